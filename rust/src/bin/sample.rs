@@ -1,0 +1,2 @@
+//! Placeholder owned by its helper.
+fn main() {}

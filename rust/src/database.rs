@@ -1,0 +1,545 @@
+//! An opened, checked, read-only database: the manifest and its files, mapped.
+//!
+//! Opening checks everything cheap: checksums of manifest and headers, the length of every section against the
+//! manifest. [`Database::verify`] hashes every byte. Readers that touch many rows take a [`View`] once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::f16;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::{Error, Result};
+use crate::format::record::{Record, RecordLayout};
+use crate::format::{FileKind, FileReader, graph, hash_file, table, task, vectors};
+use crate::ids::{RowId, TableId, TaskId};
+use crate::manifest::{KeyKind, Manifest, TableManifest};
+use crate::stype::Stype;
+
+/// The file of the vocabulary's texts.
+pub const VOCABULARY_FILE: &str = "vocab.bin";
+/// The file of the children of every row.
+pub const GRAPH_FILE: &str = "graph.bin";
+
+/// Which of the two files of vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// One vector per text of the vocabulary.
+    Vocabulary,
+    /// One vector per column.
+    Column,
+}
+
+impl Vectors {
+    /// The name of the file within the database.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Vocabulary => "vocab_embeddings.bin",
+            Self::Column => "column_embeddings.bin",
+        }
+    }
+}
+
+/// A processed database, open for reading; clones share the mapping.
+#[derive(Clone, Debug)]
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    manifest: Manifest,
+    build_id: u64,
+    layouts: Vec<RecordLayout>,
+    tables: Vec<FileReader>,
+    graph: FileReader,
+    vocabulary: FileReader,
+    tasks: Vec<FileReader>,
+}
+
+/// The rows of one table, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct TableView<'a> {
+    layout: &'a RecordLayout,
+    words: &'a [u32],
+}
+
+impl<'a> TableView<'a> {
+    /// The layout of the table's records.
+    #[inline]
+    pub fn layout(&self) -> &'a RecordLayout {
+        self.layout
+    }
+
+    /// Number of rows.
+    #[inline]
+    pub fn num_rows(&self) -> usize {
+        self.words.len() / self.layout.stride()
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// If the table has no such row.
+    #[inline]
+    pub fn record(&self, row: RowId) -> Record<'a> {
+        let start = row.idx() * self.layout.stride();
+        self.layout.read(&self.words[start..start + self.layout.stride()])
+    }
+}
+
+/// The children by one foreign key; a parent's record says which range is its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ChildrenView<'a> {
+    /// Child rows, sorted by (time, row) within a parent.
+    pub indices: &'a [u32],
+    /// Their times, microseconds.
+    pub times: &'a [i64],
+}
+
+/// The seeds of one task.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskView<'a> {
+    /// Anchor row of each seed.
+    pub rows: &'a [u32],
+    /// Observation time of each seed, microseconds; [`i64::MAX`] is the end of time.
+    pub times: &'a [i64],
+    /// Split of each seed: 0 train, 1 val, 2 test.
+    pub splits: &'a [u8],
+    /// Label of each seed as a z-score, or 0 and 1, else 0.
+    pub values: &'a [f32],
+    /// Label of each seed as a vocabulary id, else `u32::MAX`.
+    pub vocab: &'a [u32],
+    /// 1 where a seed has no label.
+    pub is_null: &'a [u8],
+    /// Where the seeds of an anchor row lie in `indices`.
+    pub indptr: &'a [u32],
+    /// Seeds grouped by anchor row, sorted by (time, seed).
+    pub indices: &'a [u32],
+    /// Their observation times.
+    pub index_times: &'a [i64],
+    /// Labels of a timestamp target, microseconds; empty otherwise.
+    pub label_times: &'a [i64],
+}
+
+/// Every array a sampler reads, resolved once.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// By table id.
+    pub tables: Vec<TableView<'a>>,
+    /// By foreign-key id.
+    pub children: Vec<ChildrenView<'a>>,
+    /// By task id.
+    pub tasks: Vec<TaskView<'a>>,
+}
+
+impl Database {
+    /// Opens the processed database in the folder `root`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file is missing; [`Error::Format`] when one is damaged or belongs to another database.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let root = root.as_ref();
+        let manifest = Manifest::read(root)?;
+        check_sizes(root, &manifest)?;
+        let build_id = u64::from_str_radix(&manifest.build_id, 16)
+            .map_err(|_| Error::format(root, "the build id of the manifest is not hexadecimal"))?;
+        let open = |name: &str, kind| -> Result<FileReader> {
+            let file = FileReader::open(root, name, kind)?;
+            if file.build_id() == build_id {
+                Ok(file)
+            } else {
+                Err(Error::format(file.path(), "belongs to another build of the database"))
+            }
+        };
+        let tables = manifest.tables.iter().map(|table| open(&table.file, FileKind::Table)).collect::<Result<_>>()?;
+        let tasks = manifest.tasks.iter().map(|task| open(&task.file, FileKind::Task)).collect::<Result<_>>()?;
+        let inner = Inner {
+            layouts: manifest.tables.iter().map(|table| table_layout(&manifest, table)).collect(),
+            graph: open(GRAPH_FILE, FileKind::Graph)?,
+            vocabulary: open(VOCABULARY_FILE, FileKind::Vocabulary)?,
+            root: root.to_owned(),
+            build_id,
+            tables,
+            tasks,
+            manifest,
+        };
+        inner.view()?;
+        inner.check_texts()?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The folder it was opened from.
+    pub fn path(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// What the database says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Identity of the encoded content.
+    pub fn build_id(&self) -> u64 {
+        self.0.build_id
+    }
+
+    /// The arrays of every table, foreign key and task.
+    pub fn view(&self) -> View<'_> {
+        self.0.view().expect("every section was resolved when the database was opened")
+    }
+
+    /// The rows of one table.
+    ///
+    /// # Panics
+    /// If there is no such table.
+    pub fn table(&self, id: TableId) -> TableView<'_> {
+        self.0.table(id.idx()).expect("every section was resolved when the database was opened")
+    }
+
+    /// The seeds of one task.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn task(&self, id: TaskId) -> TaskView<'_> {
+        self.0.task(id.idx()).expect("every section was resolved when the database was opened")
+    }
+
+    /// The file of one table, for its keys and categories.
+    ///
+    /// # Panics
+    /// If there is no such table.
+    pub fn table_file(&self, id: TableId) -> &FileReader {
+        &self.0.tables[id.idx()]
+    }
+
+    /// A text of the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such id.
+    pub fn text(&self, id: u32) -> Result<&str> {
+        let mut idx = id as usize;
+        let manifest = &self.0.manifest;
+        if idx < manifest.vocabulary.num_encoded as usize {
+            return self.0.vocabulary.text(idx);
+        }
+        idx -= manifest.vocabulary.num_encoded as usize;
+        for (task, file) in manifest.tasks.iter().zip(&self.0.tasks) {
+            if idx < task.num_texts as usize {
+                return file.text(idx);
+            }
+            idx -= task.num_texts as usize;
+        }
+        Err(Error::Argument(format!(
+            "vocabulary id {id} is out of range; the vocabulary has {} texts",
+            manifest.vocabulary.num_texts
+        )))
+    }
+
+    /// Opens one of the files of vectors: its file, number of vectors and dimension.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the vectors were not made yet.
+    pub fn vectors(&self, which: Vectors) -> Result<VectorsFile> {
+        let manifest = &self.0.manifest;
+        let file = FileReader::open(&self.0.root, which.file(), FileKind::Vectors)?;
+        let shape = file.exactly::<u64>(vectors::SHAPE, 2)?;
+        let expected = match which {
+            Vectors::Vocabulary => manifest.vocabulary.num_texts,
+            Vectors::Column => manifest.num_columns,
+        };
+        let (number, dimension) = (shape[0], shape[1]);
+        if number != u64::from(expected) {
+            return Err(Error::format(file.path(), format!("{number} vectors found, {expected} expected")));
+        }
+        let len = number
+            .checked_mul(dimension)
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(|| Error::format(file.path(), format!("{number} vectors of {dimension} overflow")))?;
+        file.exactly::<f16>(vectors::VALUES, len)?;
+        Ok(VectorsFile { file, number: number as usize, dimension: dimension as usize })
+    }
+
+    /// Hashes every byte of the database and answers one digest of all, in hex.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the first file that is not what was published.
+    pub fn verify(&self) -> Result<String> {
+        let mut all = Xxh3::new();
+        all.update(self.0.manifest.checksum.as_bytes());
+        for (name, expected) in &self.0.manifest.files {
+            let path = self.0.root.join(name);
+            let found = hash_file(&path)?;
+            if found != expected.xxh3 {
+                return Err(Error::format(&path, format!("hash {found} found, {} expected", expected.xxh3)));
+            }
+            all.update(name.as_bytes());
+            all.update(found.as_bytes());
+        }
+        self.0
+            .tables
+            .iter()
+            .chain(&self.0.tasks)
+            .chain([&self.0.graph, &self.0.vocabulary])
+            .try_for_each(FileReader::verify)?;
+        self.0.check_content()?;
+        Ok(format!("{:032x}", all.digest128()))
+    }
+}
+
+/// An opened file of vectors.
+#[derive(Debug)]
+pub struct VectorsFile {
+    file: FileReader,
+    /// Number of vectors.
+    pub number: usize,
+    /// Values per vector.
+    pub dimension: usize,
+}
+
+impl VectorsFile {
+    /// `[number, dimension]` values, row-major.
+    pub fn values(&self) -> &[f16] {
+        self.file.values(vectors::VALUES).expect("checked when the file was opened")
+    }
+}
+
+/// The record layout of a table, from the manifest alone.
+pub fn table_layout(manifest: &Manifest, table: &TableManifest) -> RecordLayout {
+    let stypes: Vec<Stype> = table.columns.iter().map(|column| column.stype).collect();
+    RecordLayout::new(&stypes, table.foreign_keys.len(), manifest.children_of(table.id).count())
+}
+
+fn check_sizes(root: &Path, manifest: &Manifest) -> Result<()> {
+    for (name, expected) in &manifest.files {
+        let path = root.join(name);
+        let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, source))?;
+        if !metadata.is_file() || metadata.len() != expected.bytes {
+            return Err(Error::format(&path, format!("{} bytes found, {} expected", metadata.len(), expected.bytes)));
+        }
+    }
+    Ok(())
+}
+
+impl Inner {
+    fn table(&self, idx: usize) -> Result<TableView<'_>> {
+        let (layout, rows) = (&self.layouts[idx], self.manifest.tables[idx].num_rows as usize);
+        let len = rows.checked_mul(layout.stride()).ok_or_else(|| {
+            Error::format(&self.root, format!("table `{}`: {rows} rows overflow", self.manifest.tables[idx].name))
+        })?;
+        Ok(TableView { layout, words: self.tables[idx].exactly(table::RECORDS, len)? })
+    }
+
+    fn task(&self, idx: usize) -> Result<TaskView<'_>> {
+        let (file, description) = (&self.tasks[idx], &self.manifest.tasks[idx]);
+        let seeds = description.num_seeds as usize;
+        let anchors = self.manifest.tables[description.anchor_table.idx()].num_rows as usize;
+        let label_times = if description.target_stype == Stype::Timestamp { seeds } else { 0 };
+        Ok(TaskView {
+            rows: file.exactly(task::ROWS, seeds)?,
+            times: file.exactly(task::TIMES, seeds)?,
+            splits: file.exactly(task::SPLITS, seeds)?,
+            values: file.exactly(task::VALUES, seeds)?,
+            vocab: file.exactly(task::VOCAB, seeds)?,
+            is_null: file.exactly(task::IS_NULL, seeds)?,
+            indptr: file.exactly(task::INDPTR, anchors + 1)?,
+            indices: file.exactly(task::INDICES, seeds)?,
+            index_times: file.exactly(task::INDEX_TIMES, seeds)?,
+            label_times: file.exactly(task::LABEL_TIMES, label_times)?,
+        })
+    }
+
+    fn view(&self) -> Result<View<'_>> {
+        Ok(View {
+            tables: (0..self.tables.len()).map(|idx| self.table(idx)).collect::<Result<_>>()?,
+            children: self
+                .manifest
+                .foreign_keys()
+                .map(|(_, key)| {
+                    let edges = key.edges as usize;
+                    Ok(ChildrenView {
+                        indices: self.graph.exactly(graph::indices(key.id.0), edges)?,
+                        times: self.graph.exactly(graph::times(key.id.0), edges)?,
+                    })
+                })
+                .collect::<Result<_>>()?,
+            tasks: (0..self.tasks.len()).map(|idx| self.task(idx)).collect::<Result<_>>()?,
+        })
+    }
+
+    fn check_texts(&self) -> Result<()> {
+        let expected = self.manifest.tasks.iter().map(|task| task.num_texts);
+        let expected = std::iter::once(self.manifest.vocabulary.num_encoded).chain(expected);
+        for (file, expected) in std::iter::once(&self.vocabulary).chain(&self.tasks).zip(expected) {
+            let found = file.num_texts()?;
+            if found != expected as usize {
+                return Err(Error::format(file.path(), format!("{found} texts found, {expected} expected")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that every index points to something, that every list of children is in time order, and that parents
+    /// and children agree.
+    fn check_content(&self) -> Result<()> {
+        let view = self.view()?;
+        let fault = |what: String| Error::format(&self.root, what);
+        for (table, description) in view.tables.iter().zip(&self.manifest.tables) {
+            let incoming: Vec<_> = self.manifest.children_of(description.id).collect();
+            for row in 0..table.num_rows() {
+                let record = table.record(RowId::from(row));
+                for (slot, key) in description.foreign_keys.iter().enumerate() {
+                    let rows = self.manifest.tables[key.parent_table.idx()].num_rows;
+                    if record.parent(slot).is_some_and(|parent| parent >= rows) {
+                        return Err(fault(format!("`{}` row {row}: a parent is out of range", description.name)));
+                    }
+                }
+                for (slot, key) in incoming.iter().enumerate() {
+                    let children = &view.children[key.idx()];
+                    let (indices, times) = children
+                        .indices
+                        .get(record.children(slot))
+                        .zip(children.times.get(record.children(slot)))
+                        .ok_or_else(|| fault(format!("`{}` row {row}: children out of range", description.name)))?;
+                    let (child_table, slot_of_key) = self.key_place(key.idx());
+                    let child_table = &view.tables[child_table];
+                    let agree = times.is_sorted()
+                        && indices.iter().zip(times).all(|(&child, &time)| {
+                            (child as usize) < child_table.num_rows() && {
+                                let child = child_table.record(RowId(child));
+                                child.time() == time && child.parent(slot_of_key) == Some(row as u32)
+                            }
+                        });
+                    if !agree {
+                        return Err(fault(format!("`{}` row {row}: children and parents disagree", description.name)));
+                    }
+                }
+            }
+        }
+        for (task, description) in view.tasks.iter().zip(&self.manifest.tasks) {
+            let anchors = self.manifest.tables[description.anchor_table.idx()].num_rows;
+            let sound = task.rows.iter().all(|&row| row < anchors)
+                && task.indptr.is_sorted()
+                && task.indptr.first() == Some(&0)
+                && task.indptr.last() == Some(&description.num_seeds)
+                && task
+                    .indices
+                    .iter()
+                    .zip(task.index_times)
+                    .all(|(&seed, &time)| task.times.get(seed as usize) == Some(&time));
+            if !sound {
+                return Err(fault(format!("task `{}`: the index of its seeds is damaged", description.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The table that holds a foreign key, and the key's position among that table's keys.
+    fn key_place(&self, key: usize) -> (usize, usize) {
+        let mut first = 0;
+        for (idx, table) in self.manifest.tables.iter().enumerate() {
+            if key < first + table.foreign_keys.len() {
+                return (idx, key - first);
+            }
+            first += table.foreign_keys.len();
+        }
+        unreachable!("foreign-key ids were checked when the manifest was read")
+    }
+}
+
+/// The primary key of a row, as the user knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A signed integer.
+    Int(i64),
+    /// An unsigned integer.
+    Uint(u64),
+    /// A string.
+    String(String),
+}
+
+impl Database {
+    /// The primary key of a row, or `None` where the table has no keys.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such row; [`Error::Format`] when the keys are damaged.
+    pub fn key(&self, id: TableId, row: RowId) -> Result<Option<Key>> {
+        let description = &self.0.manifest.tables[id.idx()];
+        let (file, rows) = (&self.0.tables[id.idx()], description.num_rows as usize);
+        if row.idx() >= rows {
+            let name = &description.name;
+            return Err(Error::Argument(format!("table `{name}` has {rows} rows, row {} was asked for", row.0)));
+        }
+        Ok(Some(match description.key_kind {
+            KeyKind::None => return Ok(None),
+            KeyKind::Int => Key::Int(file.exactly::<i64>(table::KEY_VALUES, rows)?[row.idx()]),
+            KeyKind::Uint => Key::Uint(file.exactly::<u64>(table::KEY_VALUES, rows)?[row.idx()]),
+            KeyKind::String => Key::String(string_key(file, rows, row.idx())?.to_owned()),
+        }))
+    }
+
+    /// The row of a primary key, or `None` when there is none; keys of another kind match no row.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the keys are damaged.
+    pub fn find(&self, id: TableId, key: &Key) -> Result<Option<RowId>> {
+        let description = &self.0.manifest.tables[id.idx()];
+        let (file, rows) = (&self.0.tables[id.idx()], description.num_rows as usize);
+        if description.key_kind == KeyKind::None {
+            return Ok(None);
+        }
+        let order = file.exactly::<u32>(table::KEY_ORDER, rows)?;
+        let damaged = || Error::format(file.path(), "the order of the keys is damaged");
+        let found = match (description.key_kind, key) {
+            (KeyKind::Int, Key::Int(key)) => search(order, file.exactly::<i64>(table::KEY_VALUES, rows)?, key),
+            (KeyKind::Int, &Key::Uint(key)) => match i64::try_from(key) {
+                Ok(key) => search(order, file.exactly::<i64>(table::KEY_VALUES, rows)?, &key),
+                Err(_) => Some(None),
+            },
+            (KeyKind::Uint, Key::Uint(key)) => search(order, file.exactly::<u64>(table::KEY_VALUES, rows)?, key),
+            (KeyKind::Uint, &Key::Int(key)) => match u64::try_from(key) {
+                Ok(key) => search(order, file.exactly::<u64>(table::KEY_VALUES, rows)?, &key),
+                Err(_) => Some(None),
+            },
+            (KeyKind::String, Key::String(key)) => {
+                let (mut low, mut high) = (0, rows);
+                while low < high {
+                    let middle = usize::midpoint(low, high);
+                    let row = order[middle] as usize;
+                    if row >= rows {
+                        return Err(damaged());
+                    }
+                    match string_key(file, rows, row)?.as_bytes().cmp(key.as_bytes()) {
+                        std::cmp::Ordering::Less => low = middle + 1,
+                        std::cmp::Ordering::Equal => return Ok(Some(RowId::from(row))),
+                        std::cmp::Ordering::Greater => high = middle,
+                    }
+                }
+                Some(None)
+            }
+            _ => Some(None),
+        };
+        found.ok_or_else(damaged)
+    }
+}
+
+fn string_key(file: &FileReader, rows: usize, row: usize) -> Result<&str> {
+    let offsets = file.exactly::<u64>(table::KEY_OFFSETS, rows + 1)?;
+    file.values::<u8>(table::KEY_BYTES)?
+        .get(offsets[row] as usize..offsets[row + 1] as usize)
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .ok_or_else(|| Error::format(file.path(), format!("the key of row {row} is damaged")))
+}
+
+/// Binary search through an order; `None` when the order points outside of the values.
+fn search<T: Ord>(order: &[u32], values: &[T], key: &T) -> Option<Option<RowId>> {
+    let (mut low, mut high) = (0, order.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        match values.get(order[middle] as usize)?.cmp(key) {
+            std::cmp::Ordering::Less => low = middle + 1,
+            std::cmp::Ordering::Equal => return Some(Some(RowId(order[middle]))),
+            std::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    Some(None)
+}

@@ -1,0 +1,35 @@
+//! Headwater: relational databases as packed, memory-mapped stores, and the sampler that walks them.
+//!
+//! `preprocess` reads parquet tables described by a `metadata.json`, encodes every cell, links the rows by their
+//! foreign keys and writes a processed database. [`Database`] opens one; the sampler walks it from a seed row to the
+//! context that a model may see at the seed's time.
+#![doc(html_no_source)]
+
+pub mod bitmap;
+pub mod csr;
+mod database;
+mod error;
+pub mod format;
+mod ids;
+pub mod inspect;
+mod manifest;
+pub mod prefetch;
+pub mod preprocess;
+#[cfg(feature = "python")]
+mod py;
+pub mod sampler;
+pub mod schema;
+mod stype;
+
+pub use database::{
+    ChildrenView, Database, GRAPH_FILE, Key, TableView, TaskView, VOCABULARY_FILE, Vectors, VectorsFile, View,
+    table_layout,
+};
+pub use error::{Error, Result, suggestion};
+pub use format::FORMAT_VERSION;
+pub use ids::{ColumnId, ForeignKeyId, RowId, TableId, TaskId};
+pub use manifest::{
+    ColumnManifest, ColumnStatistics, FileManifest, ForeignKeyManifest, KeyKind, LabelStatistics, MANIFEST_FILE,
+    Manifest, SplitCounts, TableManifest, TaskKind, TaskManifest, TimeStatistics, VocabularyManifest,
+};
+pub use stype::Stype;
