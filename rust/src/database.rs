@@ -3,6 +3,7 @@
 //! Opening checks everything cheap: checksums of manifest and headers, the length of every section against the
 //! manifest. [`Database::verify`] hashes every byte. Readers that touch many rows take a [`View`] once.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -457,6 +458,24 @@ pub enum Key {
     String(String),
 }
 
+impl Key {
+    fn as_i64(&self) -> Option<i64> {
+        match *self {
+            Self::Int(key) => Some(key),
+            Self::Uint(key) => i64::try_from(key).ok(),
+            Self::String(_) => None,
+        }
+    }
+
+    fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::Int(key) => u64::try_from(key).ok(),
+            Self::Uint(key) => Some(key),
+            Self::String(_) => None,
+        }
+    }
+}
+
 impl Database {
     /// The primary key of a row, or `None` where the table has no keys.
     ///
@@ -489,57 +508,45 @@ impl Database {
         }
         let order = file.exactly::<u32>(table::KEY_ORDER, rows)?;
         let damaged = || Error::format(file.path(), "the order of the keys is damaged");
-        let found = match (description.key_kind, key) {
-            (KeyKind::Int, Key::Int(key)) => search(order, file.exactly::<i64>(table::KEY_VALUES, rows)?, key),
-            (KeyKind::Int, &Key::Uint(key)) => match i64::try_from(key) {
-                Ok(key) => search(order, file.exactly::<i64>(table::KEY_VALUES, rows)?, &key),
-                Err(_) => Some(None),
-            },
-            (KeyKind::Uint, Key::Uint(key)) => search(order, file.exactly::<u64>(table::KEY_VALUES, rows)?, key),
-            (KeyKind::Uint, &Key::Int(key)) => match u64::try_from(key) {
-                Ok(key) => search(order, file.exactly::<u64>(table::KEY_VALUES, rows)?, &key),
-                Err(_) => Some(None),
-            },
+        match (description.key_kind, key) {
             (KeyKind::String, Key::String(key)) => {
-                let (mut low, mut high) = (0, rows);
-                while low < high {
-                    let middle = usize::midpoint(low, high);
-                    let row = order[middle] as usize;
-                    if row >= rows {
-                        return Err(damaged());
-                    }
-                    match string_key(file, rows, row)?.as_bytes().cmp(key.as_bytes()) {
-                        std::cmp::Ordering::Less => low = middle + 1,
-                        std::cmp::Ordering::Equal => return Ok(Some(RowId::from(row))),
-                        std::cmp::Ordering::Greater => high = middle,
-                    }
-                }
-                Some(None)
+                search(order, |row| Ok(string_key(file, rows, row)?.as_bytes().cmp(key.as_bytes())))
             }
-            _ => Some(None),
-        };
-        found.ok_or_else(damaged)
+            (KeyKind::Int, &(Key::Int(_) | Key::Uint(_))) => {
+                let Some(key) = key.as_i64() else { return Ok(None) };
+                let values = file.exactly::<i64>(table::KEY_VALUES, rows)?;
+                search(order, |row| Ok(values.get(row).ok_or_else(damaged)?.cmp(&key)))
+            }
+            (KeyKind::Uint, &(Key::Int(_) | Key::Uint(_))) => {
+                let Some(key) = key.as_u64() else { return Ok(None) };
+                let values = file.exactly::<u64>(table::KEY_VALUES, rows)?;
+                search(order, |row| Ok(values.get(row).ok_or_else(damaged)?.cmp(&key)))
+            }
+            (KeyKind::None | KeyKind::String | KeyKind::Int | KeyKind::Uint, _) => Ok(None),
+        }
     }
 }
 
 fn string_key(file: &FileReader, rows: usize, row: usize) -> Result<&str> {
     let offsets = file.exactly::<u64>(table::KEY_OFFSETS, rows + 1)?;
-    file.values::<u8>(table::KEY_BYTES)?
-        .get(offsets[row] as usize..offsets[row + 1] as usize)
+    offsets
+        .get(row)
+        .zip(offsets.get(row + 1))
+        .and_then(|(&start, &end)| file.values::<u8>(table::KEY_BYTES).ok()?.get(start as usize..end as usize))
         .and_then(|bytes| std::str::from_utf8(bytes).ok())
         .ok_or_else(|| Error::format(file.path(), format!("the key of row {row} is damaged")))
 }
 
-/// Binary search through an order; `None` when the order points outside of the values.
-fn search<T: Ord>(order: &[u32], values: &[T], key: &T) -> Option<Option<RowId>> {
+/// Binary search through rows in ascending order of their keys; `compare` says how a row's key compares to the wanted.
+fn search(order: &[u32], compare: impl Fn(usize) -> Result<Ordering>) -> Result<Option<RowId>> {
     let (mut low, mut high) = (0, order.len());
     while low < high {
         let middle = usize::midpoint(low, high);
-        match values.get(order[middle] as usize)?.cmp(key) {
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Equal => return Some(Some(RowId(order[middle]))),
-            std::cmp::Ordering::Greater => high = middle,
+        match compare(order[middle] as usize)? {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(Some(RowId(order[middle]))),
+            Ordering::Greater => high = middle,
         }
     }
-    Some(None)
+    Ok(None)
 }
