@@ -29,7 +29,7 @@ build: $(VENV)/.built ## build the Rust core and install the package into .venv
 
 $(VENV)/.built: $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $(shell find rust/src -name '*.rs')
 	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust 1.88 or newer from https://rustup.rs" >&2; exit 2; }
-	$(BIN)/maturin develop --release --locked --skip-install-dependencies
+	$(BIN)/maturin develop --release --locked
 	touch $@
 
 demo: build ## real database to honest prediction: fetch, preprocess, train, evaluate, predict, report
