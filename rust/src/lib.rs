@@ -20,6 +20,7 @@ mod py;
 pub mod sampler;
 pub mod schema;
 mod stype;
+pub mod timestamp;
 
 pub use database::{
     ChildrenView, Database, GRAPH_FILE, Key, TableView, TaskView, VOCABULARY_FILE, Vectors, VectorsFile, View,
