@@ -1,0 +1,75 @@
+"""`tributary preprocess`: parquet files and their description to a processed database."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DATA, _SQL = "Data", "Task SQL"
+
+
+def preprocess(
+    input_dir: Annotated[
+        Path, typer.Argument(metavar="IN", help="Folder with metadata.json and the parquet files; never written to.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; absent or complete at every moment.")],
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="Another description than IN/metadata.json.", rich_help_panel=_DATA),
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="What turns texts into vectors: `hash` (feature hashing).", rich_help_panel=_DATA)
+    ] = "hash",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A dangling foreign key is an error.", rich_help_panel=_DATA)
+    ] = False,
+    stats_until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Take means and deviations from rows before this time only (ISO 8601, UTC).",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace an output made from something else, keeping stages that still fit."),
+    ] = False,
+    threads: Annotated[
+        int,
+        typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core. Same result for any."),
+    ] = 0,
+    sql_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds the query of one task may take.", rich_help_panel=_SQL)
+    ] = 30.0,
+    sql_memory: Annotated[
+        float, typer.Option(min=0.25, help="GiB the query of one task may take.", rich_help_panel=_SQL)
+    ] = 2.0,
+) -> None:
+    """Turn parquet files and their metadata.json into a processed database.
+
+    The stages are encode, tasks, embed and publish. Each is redone only when what it was made from has changed; a
+    run that was stopped is continued by the next one. Doing it again with the same input changes nothing.
+
+    Example: tributary preprocess data/raw/shop data/processed/shop
+    """
+    from tributary.cli.console import output as console
+    from tributary.cli.progress import ProgressWatcher
+    from tributary.cli.summary import print_summary
+    from tributary.embed import make_embedder
+    from tributary.preprocess import PreprocessOptions, SqlLimits
+    from tributary.preprocess import preprocess as run
+
+    options = PreprocessOptions(
+        metadata=metadata,
+        threads=threads,
+        strict=strict,
+        stats_until=stats_until,
+        force=force,
+        sql=SqlLimits(seconds=sql_timeout, memory_bytes=int(sql_memory * 2**30)),
+    )
+    with ProgressWatcher() as watcher:
+        outcome = run(input_dir, output, embedder=make_embedder(embedder), options=options, watcher=watcher)
+    for warning in outcome.manifest.all_warnings:
+        watcher.warn(warning)
+    print_summary(console(), outcome)

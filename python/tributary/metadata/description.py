@@ -1,0 +1,90 @@
+"""A database as its `metadata.json` describes it: the typed view of the native module's normalised JSON.
+
+The native module parses and checks the file, fills in every default and keeps the order of tables and tasks; here
+the result gets names and types.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """One task."""
+
+    name: str
+    query: str | None
+    """The SQL whose result holds the labels."""
+    table: str | None
+    """The parquet file that holds the labels, relative to the input folder."""
+    anchor_table: str
+    anchor_key: str | None
+    target_column: str
+    target_stype: str
+    observation_time_column: str | None
+    raw: Mapping[str, Any]
+    """The whole description, for fingerprints."""
+
+    @property
+    def is_cell_masking(self) -> bool:
+        """Whether the task predicts a column of the anchor table itself."""
+        return self.query is None and self.table is None
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns the labels must have."""
+        columns = [self.anchor_key, self.observation_time_column, self.target_column]
+        return list(dict.fromkeys(column for column in columns if column is not None))
+
+
+@dataclass(frozen=True)
+class Description:
+    """A whole `metadata.json`."""
+
+    text: str
+    """The normalised JSON."""
+    tables: Mapping[str, Mapping[str, Any]]
+    tasks: tuple[TaskDescription, ...]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The view of a normalised description.
+
+        Args:
+            text: What `_headwater.read_metadata` returns.
+        """
+        raw = json.loads(text)
+        return cls(
+            text=text,
+            tables=raw["tables"],
+            tasks=tuple(
+                TaskDescription(
+                    name=name,
+                    query=task["query"],
+                    table=task["table"],
+                    anchor_table=task["anchor_table"],
+                    anchor_key=task["anchor_key"],
+                    target_column=task["target_column"],
+                    target_stype=task["target_stype"],
+                    observation_time_column=task["observation_time_column"],
+                    raw=task,
+                )
+                for name, task in raw["tasks"].items()
+            ),
+        )
+
+    def table_files(self, input_dir: Path) -> dict[str, list[Path]]:
+        """Absolute paths of the parquet files of every table, part files in the order of their names."""
+        folder = input_dir.resolve()
+        return {name: _files(folder, table["file"]) for name, table in self.tables.items()}
+
+
+def _files(folder: Path, patterns: str | list[str]) -> list[Path]:
+    files = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        exact = folder / pattern
+        files += [exact] if exact.exists() else sorted(folder.glob(pattern))
+    return files
