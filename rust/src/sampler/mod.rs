@@ -1,1 +1,5 @@
-//! Placeholder owned by its helper.
+//! From a seed to the context a model may see at its time.
+
+mod fields;
+
+pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
