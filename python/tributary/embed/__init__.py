@@ -1,11 +1,8 @@
 """Texts in, vectors out: the embedders and their one interface (DESIGN section 9)."""
 
-# the interface
-from tributary.embed.interface import Embedder, Identity, checked_vectors
-
-# the embedders there are
 from tributary.embed.choice import EMBEDDERS, make_embedder
 from tributary.embed.feature_hash import FeatureHashEmbedder
+from tributary.embed.interface import Embedder, Identity, checked_vectors
 
 __all__ = [
     "EMBEDDERS",

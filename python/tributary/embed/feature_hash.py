@@ -12,7 +12,7 @@ Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, a
 in that a feature takes several coordinates, by its kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -60,16 +60,8 @@ class FeatureHashEmbedder:
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The vectors of some texts: float32 [len(texts), dimension], every row of length one."""
         vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
-        start = 0
-        while start < len(texts):
-            stop, characters = start, 0
-            while (
-                stop < len(texts) and stop - start < _CHUNK_TEXTS and (stop == start or characters < _CHUNK_CHARACTERS)
-            ):
-                characters += min(len(texts[stop]), _MAX_CHARACTERS)
-                stop += 1
+        for start, stop in _chunks(texts):
             vectors[start:stop] = self._embed_chunk(texts[start:stop])
-            start = stop
         return vectors
 
     def _embed_chunk(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -90,7 +82,8 @@ class FeatureHashEmbedder:
         empty = np.flatnonzero(norms == 0)  # every coordinate cancelled out
         vectors[empty, (whole[empty] % np.uint64(self._dimension)).astype(np.int64)] = 1.0
         norms[empty] = 1.0
-        return (vectors / norms[:, None]).astype(np.float32)
+        unit: npt.NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
+        return unit
 
     def _add(
         self, sums: npt.NDArray[np.float64], features: _U64, owners: npt.NDArray[np.int64], coordinates: int
@@ -102,6 +95,18 @@ class FeatureHashEmbedder:
             signs = 1.0 - 2.0 * (features >> np.uint64(63)).astype(np.float64)
             index = ((features >> np.uint64(8)) % np.uint64(self._dimension)).astype(np.int64)
             sums += np.bincount(base + index, weights=signs, minlength=sums.size)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Start and end of runs of texts that are worked on together, bounded in texts and characters."""
+    start, characters = 0, 0
+    for idx, text in enumerate(texts):
+        if idx - start == _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
+            yield start, idx
+            start, characters = idx, 0
+        characters += min(len(text), _MAX_CHARACTERS)
+    if start < len(texts):
+        yield start, len(texts)
 
 
 def _mix(values: _U64) -> _U64:

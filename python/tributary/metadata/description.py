@@ -82,9 +82,10 @@ class Description:
         return {name: _files(folder, table["file"]) for name, table in self.tables.items()}
 
 
-def _files(folder: Path, patterns: str | list[str]) -> list[Path]:
+def _files(folder: Path, patterns: list[str]) -> list[Path]:
     files = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         exact = folder / pattern
-        files += [exact] if exact.exists() else sorted(folder.glob(pattern))
+        # only `*` and `?` are patterns, as in the native module
+        files += [exact] if exact.exists() else sorted(folder.glob(pattern.replace("[", "[[]")))
     return files

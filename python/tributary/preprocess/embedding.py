@@ -25,13 +25,12 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
         watcher: Told of texts embedded.
     """
     identity = json.dumps(embedder.identity, sort_keys=True)
-    texts = {"column": _headwater.column_phrases(folder), "vocab": _headwater.vocab_texts(folder)}
-    _headwater.write_embeddings(
-        folder, "column", _vectors(embedder, texts["column"], "columns", scratch_dir, watcher), identity
-    )
-    _headwater.write_embeddings(
-        folder, "vocab", _vectors(embedder, texts["vocab"], "vocabulary", scratch_dir, watcher), identity
-    )
+    phrases = _headwater.column_phrases(folder)
+    vectors = _vectors(embedder, phrases, "columns", scratch_dir, watcher)
+    _headwater.write_embeddings(folder, "column", vectors, identity)
+    texts = _headwater.vocab_texts(folder)
+    vectors = _vectors(embedder, texts, "vocabulary", scratch_dir, watcher)
+    _headwater.write_embeddings(folder, "vocab", vectors, identity)
 
 
 def _vectors(

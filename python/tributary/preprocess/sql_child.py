@@ -24,8 +24,8 @@ _OVERHEAD_BYTES = 1 << 30
 _SPILL_FACTOR = 8
 _PR_SET_PDEATHSIG = 1
 
-# Constant for one query, yet another value tomorrow.
-_CLOCK_WORDS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"}
+# Written without parentheses, and another value tomorrow or in the next run.
+_VARYING_WORDS = {"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "tablesample"}
 # Vary by query or session but say nothing of the data, so no label can depend on them by accident.
 _HARMLESS = {"error", "current_setting", "getvariable", "in_search_path", "vector_type", "stats"}
 
@@ -35,7 +35,7 @@ _TOKEN = re.compile(
 )
 
 
-class RefusedQuery(Exception):
+class RefusedQueryError(Exception):
     """The query is not what a task may ask."""
 
 
@@ -106,8 +106,10 @@ class Engine:
                 yield table, str(error)
 
     def _close_doors(self, setup: dict[str, Any]) -> None:
-        files = [without_wildcards(file) for files in setup["tables"].values() for file in files]
-        allowed = ", ".join(map(literal, [*files, *setup["outputs"]]))
+        files = [file for files in setup["tables"].values() for file in files]
+        # a path with wildcard signs is looked up once as the pattern that means it and once as itself
+        paths = dict.fromkeys([*files, *map(without_wildcards, files), *setup["outputs"]])
+        allowed = ", ".join(map(literal, paths))
         self._connection.execute(f"SET allowed_paths = [{allowed}]")
         self._connection.execute("SET allow_persistent_secrets = false")
         self._connection.execute("SET enable_external_access = false")
@@ -136,15 +138,15 @@ class Engine:
     def _bind(self, query: str) -> Any:
         statements = self._connection.extract_statements(query)
         if not statements:
-            raise RefusedQuery("the query is empty; expected one SELECT statement")
+            raise RefusedQueryError("the query is empty; expected one SELECT statement")
         if len(statements) > 1:
-            raise RefusedQuery(f"the query must be one SELECT statement, found {len(statements)} statements")
+            raise RefusedQueryError(f"the query must be one SELECT statement, found {len(statements)} statements")
         kind = statements[0].type.name
         if kind != "SELECT":
-            raise RefusedQuery(f"the query must be one read-only SELECT statement, found {kind}")
+            raise RefusedQueryError(f"the query must be one read-only SELECT statement, found {kind}")
         if statements[0].named_parameters:
             names = ", ".join(f"${name}" for name in sorted(statements[0].named_parameters))
-            raise RefusedQuery(f"the query has parameters without a value: {names}")
+            raise RefusedQueryError(f"the query has parameters without a value: {names}")
         return self._connection.sql(query)
 
     def _unstable_words(self, query: str) -> set[str]:
@@ -152,9 +154,7 @@ class Engine:
         found = set()
         for token in _TOKEN.finditer(query):
             word = (token["word"] or "").lower()
-            if word in _CLOCK_WORDS or (token["call"] and word in self._unstable):
-                found.add(word)
-            elif word in ("tablesample", "sample"):
+            if word in _VARYING_WORDS or (token["call"] and word in self._unstable):
                 found.add(word)
         return found
 
@@ -165,7 +165,7 @@ def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "check":
             return {"ok": True, **engine.check(request["query"])}
         return {"ok": True, **engine.run(request["query"], request["columns"], request["output"])}
-    except RefusedQuery as error:
+    except RefusedQueryError as error:
         return {"ok": False, "message": str(error)}
     except MemoryError:
         return {"ok": False, "message": "Out of Memory Error: the memory limit was reached"}

@@ -160,7 +160,9 @@ class SqlEngine:
 
     def _exchange(self, place: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         child = self._child
-        assert child is not None and child.stdin is not None and child.stdout is not None
+        assert child is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         try:
             child.stdin.write(json.dumps(message).encode() + b"\n")
             child.stdin.flush()

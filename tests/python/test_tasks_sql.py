@@ -1,0 +1,147 @@
+"""The SQL child: one read-only SELECT, fenced in, with messages that name the task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tributary.errors import SchemaError
+from tributary.preprocess.sql_engine import SqlEngine, SqlLimits
+
+
+def _engine(shop, scratch: Path, **limits: float) -> SqlEngine:
+    folder = shop.write()
+    scratch.mkdir()
+    return SqlEngine({name: [folder / f"{name}.parquet"] for name in shop.tables}, scratch, SqlLimits(**limits))
+
+
+@pytest.fixture
+def engine(shop, tmp_path: Path) -> Iterator[SqlEngine]:
+    with _engine(shop, tmp_path / "scratch", seconds=20) as engine:
+        engine.result = engine.outputs(1)[0]  # type: ignore[attr-defined]
+        yield engine
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "the query is empty"),
+        ("-- nothing", "the query is empty"),
+        ("SELECT 1; SELECT 2", "one SELECT statement, found 2"),
+        ("DROP VIEW orders", "read-only SELECT statement, found DROP"),
+        ("CREATE TABLE t AS SELECT 1", "found CREATE"),
+        ("INSERT INTO orders SELECT * FROM orders", "found INSERT"),
+        ("UPDATE orders SET amount = 1", "found UPDATE"),
+        ("PRAGMA memory_limit='1TB'", "read-only SELECT"),
+        ("SET threads = 8", "found SET"),
+        ("INSTALL httpfs", "found LOAD"),
+        ("LOAD httpfs", "found LOAD"),
+        ("ATTACH 'other.db'", "found ATTACH"),
+        ("COPY orders TO 'orders.csv'", "found COPY"),
+        ("CALL pragma_version()", "found CALL"),
+        ("SELECT $1", r"parameters without a value: \$1"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT idd FROM customers", 'column "idd" not found'),
+        ("SELECT id FROM custmers", "custmers"),
+        ("WITH d AS (DELETE FROM orders RETURNING *) SELECT 1 AS a", "delete"),
+        ("SELECT 1" + "+1" * 50_000, "depth"),
+        ("SELECT * FROM read_text('/etc/passwd')", "sees the tables of the database and nothing else"),
+        ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),
+        ("SELECT * FROM glob('/*')", "nothing else"),
+        ("SELECT * FROM read_csv('https://example.com/a.csv')", "nothing else"),
+        ("SELECT getenv('PATH')", "getenv"),
+        ("SELECT * FROM query('DROP VIEW orders')", "SELECT"),
+    ],
+)
+def test_refused(engine: SqlEngine, query: str, message: str) -> None:
+    with pytest.raises(SchemaError, match=f"(?s)^query of task `churn`: .*{message}"):
+        engine.check("churn", query)
+    assert engine.check("other", "SELECT count(*) AS n FROM orders").columns == (("n", "BIGINT"),)
+
+
+def test_result_holds_the_asked_columns(engine: SqlEngine) -> None:
+    query = "SELECT id AS k, upper(name) AS n, 1 AS unused FROM customers WHERE id < 3 -- the end"
+    assert [name for name, _ in engine.check("t", query).columns] == ["k", "n", "unused"]
+    engine.run("t", query, ["n", "k"], engine.result)
+    assert duckdb.read_parquet(str(engine.result)).fetchall() == [("CUSTOMER 0", 1), ("CUSTOMER 1", 2)]
+
+
+def test_time_limit(shop, tmp_path: Path) -> None:
+    with _engine(shop, tmp_path / "scratch", seconds=1.0) as engine:
+        (result,) = engine.outputs(1)
+        start = time.monotonic()
+        with pytest.raises(SchemaError, match=r"query of task `slow`: took longer than 1 seconds .*time limit"):
+            engine.run("slow", "SELECT count(*) AS n FROM range(1000000000000) a, range(10) b", ["n"], result)
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT length(repeat('x', 4000000000 + id)) AS n FROM customers",
+        "SELECT list(a) AS n FROM range(100000000000) t(a)",
+    ],
+)
+def test_memory_limit(shop, tmp_path: Path, query: str) -> None:
+    with _engine(shop, tmp_path / "scratch", seconds=60, memory_bytes=512 << 20) as engine:
+        (result,) = engine.outputs(1)
+        with pytest.raises(SchemaError, match=r"(?s)^query of task `big`: .*memory limit.*0\.5 GiB"):
+            engine.run("big", query, ["n"], result)
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("SELECT random() AS a, uuid () AS b", ("random", "uuid")),
+        ("SELECT now() AS a, current_date AS b, CURRENT_TIMESTAMP AS c", ("current_date", "current_timestamp", "now")),
+        ("SELECT id FROM customers TABLESAMPLE 10%", ("tablesample",)),
+        ("SELECT 'random()' AS a, id AS \"now()\" /* uuid() */ FROM customers -- now()", ()),
+        ("SELECT year(ts) AS a, ts AT TIME ZONE 'Europe/Berlin' AS b FROM orders", ()),
+    ],
+)
+def test_words_that_vary_from_run_to_run(engine: SqlEngine, query: str, words: tuple[str, ...]) -> None:
+    assert engine.check("t", query).unstable == words
+
+
+def test_hostile_names_of_tables_and_files(shop, tmp_path: Path) -> None:
+    shop.folder = tmp_path / "in [1]*? 'x' \"y\""
+    folder = shop.write()
+    scratch = tmp_path / "scr'atch [2]"
+    scratch.mkdir()
+    with SqlEngine({'sel "ect\n%s': [folder / "orders.parquet"]}, scratch, SqlLimits()) as engine:
+        (result,) = engine.outputs(1)
+        engine.run("t", 'SELECT count(*) AS n FROM "sel ""ect\n%s"', ["n"], result)
+        assert result.stat().st_size > 0
+
+
+def test_unreadable_table_is_known_by_name(shop, tmp_path: Path) -> None:
+    folder = shop.write()
+    (folder / "orders.parquet").write_bytes(b"not parquet at all")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    tables = {name: [folder / f"{name}.parquet"] for name in shop.tables}
+    with SqlEngine(tables, scratch, SqlLimits()) as engine:
+        assert list(engine.broken_tables("t")) == ["orders"]
+        with pytest.raises(SchemaError, match=r"(?s)query of task `t`: .*`orders` cannot be read: .*orders\.parquet"):
+            engine.check("t", "SELECT * FROM orders")
+        engine.check("t", "SELECT * FROM customers")
+
+
+def test_child_does_not_see_the_environment(engine: SqlEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    engine.check("t", "SELECT 1 AS a")
+    assert engine._child is not None
+    assert b"sk-secret" not in Path(f"/proc/{engine._child.pid}/environ").read_bytes()
+
+
+def test_child_ends_with_the_engine(engine: SqlEngine) -> None:
+    engine.check("t", "SELECT 1 AS a")
+    assert engine._child is not None
+    pid = engine._child.pid
+    engine.close()
+    engine.close()
+    assert not Path(f"/proc/{pid}").exists()
