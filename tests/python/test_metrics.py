@@ -1,0 +1,93 @@
+"""Metrics: reference values, degenerate labels, intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tributary import metrics
+
+
+def test_boolean_metrics_equal_hand_counts():
+    label = [True, False, True, False]
+    probability = [0.9, 0.8, 0.7, 0.1]
+    found = metrics.compute("boolean", label, None, probability)
+    assert found["auroc"] == pytest.approx(3 / 4)  # of 4 (true, false) pairs one is in the wrong order
+    assert found["average_precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    assert found["accuracy"] == pytest.approx(3 / 4)
+
+
+def test_numerical_metrics_equal_hand_counts():
+    found = metrics.compute("numerical", [0.0, 2.0, 4.0], [1.0, 2.0, 2.0], train_label_std=2.0)
+    assert found["mae"] == pytest.approx(1.0)
+    assert found["rmse"] == pytest.approx(np.sqrt(5 / 3))
+    assert found["r2"] == pytest.approx(1 - 5 / 8)
+    assert found["nmae"] == pytest.approx(0.5)
+
+
+def test_categorical_metrics_take_class_names():
+    found = metrics.compute("categorical", ["a", "a", "b", "c"], ["a", "b", "b", "b"])
+    assert found["accuracy"] == pytest.approx(0.5)
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_one_class_has_no_auroc_and_says_why(value):
+    label = [value] * 5
+    found = metrics.compute("boolean", label, None, [0.1, 0.2, 0.3, 0.4, 0.9])
+    assert found["auroc"] is None
+    assert found["accuracy"] is not None
+    assert (found["average_precision"] is None) == (not value)
+    assert str(value).lower() in metrics.undefined("boolean", label)["auroc"]
+    assert metrics.intervals("boolean", label, None, [0.1, 0.2, 0.3, 0.4, 0.9], num_resamples=20)["auroc"] is None
+
+
+def test_constant_labels_have_no_r2_and_no_nmae_without_training_spread():
+    found = metrics.compute("numerical", [3.0, 3.0], [3.0, 4.0], train_label_std=0.0)
+    assert found["r2"] is None
+    assert found["nmae"] is None
+    assert found["mae"] == pytest.approx(0.5)
+    assert set(metrics.undefined("numerical", [3.0, 3.0], 0.0)) == {"r2", "nmae"}
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="1 of 2 values of `prediction` are not finite"):
+        metrics.compute("numerical", [1.0, 2.0], [1.0, np.nan])
+    with pytest.raises(ValueError, match="2 labels and 1 values of `probability`"):
+        metrics.compute("boolean", [True, False], None, [0.5])
+    with pytest.raises(ValueError, match="need `probability`"):
+        metrics.compute("boolean", [True, False], [True, False])
+    with pytest.raises(ValueError, match="stype `text`"):
+        metrics.compute("text", ["a"], ["a"])
+    with pytest.raises(ValueError, match="0 labels"):
+        metrics.compute("numerical", [], [])
+
+
+def test_intervals_hold_the_value_and_shrink_with_rows():
+    rng = np.random.default_rng(0)
+    widths = []
+    for num_rows in (100, 2000):
+        label = rng.normal(size=num_rows)
+        prediction = label + rng.normal(size=num_rows)
+        value = metrics.compute("numerical", label, prediction, train_label_std=1.0)["mae"]
+        low, high = metrics.intervals("numerical", label, prediction, train_label_std=1.0, num_resamples=200)["mae"]
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_intervals_are_the_same_for_the_same_rng_seed():
+    label = np.arange(50) % 3 == 0
+    probability = np.linspace(0, 1, 50)
+    first = metrics.intervals("boolean", label, None, probability, num_resamples=50, rng_seed=3)
+    assert first == metrics.intervals("boolean", label, None, probability, num_resamples=50, rng_seed=3)
+
+
+def test_direction_of_each_metric():
+    assert metrics.is_better("auroc", 0.8, 0.7)
+    assert metrics.is_better("rmse", 0.7, 0.8)
+    assert not metrics.is_better("mae", 1.0, 1.0)
+    assert metrics.default_metric("boolean") == "auroc"
+    assert metrics.default_metric("numerical") == "mae"
+    assert metrics.default_metric("categorical") == "accuracy"
