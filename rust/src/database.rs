@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 use crate::format::record::{Record, RecordLayout};
-use crate::format::{FileKind, FileReader, graph, hash_file, table, task, vectors};
+use crate::format::{FileKind, FileReader, graph, hash_file, prefetch_read, table, task, vectors};
 use crate::ids::{RowId, TableId, TaskId};
 use crate::manifest::{KeyKind, Manifest, TableManifest};
 use crate::stype::Stype;
@@ -85,6 +85,16 @@ impl<'a> TableView<'a> {
     pub fn record(&self, row: RowId) -> Record<'a> {
         let start = row.idx() * self.layout.stride();
         self.layout.read(&self.words[start..start + self.layout.stride()])
+    }
+
+    /// Asks the processor to bring a row closer; nothing happens where there is no such row.
+    #[inline]
+    pub(crate) fn prefetch(&self, row: RowId) {
+        const WORDS_PER_LINE: usize = 16;
+        let start = row.idx() * self.layout.stride();
+        for line in (start..start + self.layout.stride()).step_by(WORDS_PER_LINE).take(4) {
+            prefetch_read(self.words, line);
+        }
     }
 }
 
@@ -370,11 +380,16 @@ impl Inner {
     fn check_texts(&self) -> Result<()> {
         let expected = self.manifest.tasks.iter().map(|task| task.num_texts);
         let expected = std::iter::once(self.manifest.vocabulary.num_encoded).chain(expected);
-        for (file, expected) in std::iter::once(&self.vocabulary).chain(&self.tasks).zip(expected) {
+        let mut first_text = 0;
+        for (idx, (file, expected)) in std::iter::once(&self.vocabulary).chain(&self.tasks).zip(expected).enumerate() {
             let found = file.num_texts()?;
             if found != expected as usize {
                 return Err(Error::format(file.path(), format!("{found} texts found, {expected} expected")));
             }
+            if idx > 0 && expected > 0 && file.exactly::<u32>(task::FIRST_TEXT, 1)? != [first_text] {
+                return Err(Error::format(file.path(), format!("its texts do not begin with id {first_text}")));
+            }
+            first_text += expected;
         }
         Ok(())
     }

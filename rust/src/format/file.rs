@@ -117,10 +117,16 @@ pub struct FileWriter {
 
 impl FileWriter {
     /// Creates the file `root/name` (and the folders of `name`) for `num_sections` sections.
+    ///
+    /// A file of that name is replaced and not written into, for its bytes may have a second name in another database.
     pub fn create(root: &Path, name: &str, kind: FileKind, build_id: u64, num_sections: usize) -> Result<Self> {
         let path = root.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|source| Error::io(parent, source))?;
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&path, error)),
+            _ => {}
         }
         let file = File::create(&path).map_err(|source| Error::io(&path, source))?;
         let num_sections = u32::try_from(num_sections)

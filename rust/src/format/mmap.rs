@@ -33,3 +33,18 @@ impl Mapping {
         &self.0
     }
 }
+
+/// Asks the processor to bring the cache line of `values[idx]` closer; does nothing where `idx` is out of range or
+/// the processor has no such instruction.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+pub fn prefetch_read<T>(values: &[T], idx: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(value) = values.get(idx) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address changes nothing a program can observe, and every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, idx);
+}

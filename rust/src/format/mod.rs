@@ -9,6 +9,7 @@ mod mmap;
 pub mod record;
 
 pub use file::{FileKind, FileReader, FileWriter, Section, SectionWriter, hash_file};
+pub(crate) use mmap::prefetch_read;
 
 /// The version of the format this build writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -73,9 +74,11 @@ pub mod task {
     pub const INDEX_TIMES: Section = Section::new(9);
     /// `[num_seeds]` i64 labels of a timestamp target, microseconds (empty otherwise).
     pub const LABEL_TIMES: Section = Section::new(10);
+    /// `[1]` u32 vocabulary id of the first of the file's own texts.
+    pub const FIRST_TEXT: Section = Section::new(11);
 }
 
-/// Sections that hold a list of texts (in `vocab.bin` and in task files).
+/// Sections that hold a list of texts: `vocab.bin`, the task files, and, as a list of one, what made the vectors.
 pub mod texts {
     use super::Section;
 

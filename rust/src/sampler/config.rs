@@ -1,0 +1,261 @@
+//! What a caller may ask of a sampler, with defaults, checked once.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Which visible children of a row are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Uniformly, without replacement.
+    #[default]
+    Uniform,
+    /// The newest first.
+    Recent,
+}
+
+/// Which identifier cells are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identifiers {
+    /// All that are present.
+    #[default]
+    All,
+    /// One, and only in rows that would have no cell at all.
+    Needed,
+}
+
+/// Which seeds are sampled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Training seeds.
+    #[default]
+    Train,
+    /// Validation seeds.
+    Val,
+    /// Test seeds.
+    Test,
+    /// Every seed, in the order of the task.
+    All,
+}
+
+macro_rules! by_name {
+    ($type:ident, $what:literal, $($name:literal => $variant:ident),*) => {
+        impl std::str::FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self> {
+                match name {
+                    $($name => Ok(Self::$variant),)*
+                    _ => Err(Error::Argument(format!(
+                        concat!("unknown ", $what, " `{}`; expected one of: {}"), name, [$($name),*].join(", ")
+                    ))),
+                }
+            }
+        }
+    };
+}
+by_name!(Strategy, "strategy", "uniform" => Uniform, "recent" => Recent);
+by_name!(Identifiers, "choice of identifiers", "all" => All, "needed" => Needed);
+by_name!(Split, "split", "train" => Train, "val" => Val, "test" => Test, "all" => All);
+
+impl Split {
+    /// Whether a seed with this code in its task's file is sampled.
+    pub const fn takes(self, code: u8) -> bool {
+        match self {
+            Self::Train => code == 0,
+            Self::Val => code == 1,
+            Self::Test => code == 2,
+            Self::All => true,
+        }
+    }
+
+    /// The name in options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+            Self::All => "all",
+        }
+    }
+}
+
+/// The options of a sampler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SamplerConfig {
+    /// Names of the tasks; their seeds follow each other in this order.
+    pub tasks: Vec<String>,
+    /// Which seeds.
+    pub split: Split,
+    /// Contexts per batch.
+    pub batch_size: usize,
+    /// Cells per context.
+    pub seq_len: usize,
+    /// Rows per context; `None`: as many as cells.
+    pub max_rows: Option<usize>,
+    /// Children drawn per row and foreign key.
+    pub num_neighbors: usize,
+    /// Which children.
+    pub strategy: Strategy,
+    /// Links walked from the seed's row; `None`: no limit.
+    pub max_hops: Option<usize>,
+    /// Show cells without a value, too.
+    pub null_cells: bool,
+    /// Which identifier cells are shown.
+    pub identifiers: Identifiers,
+    /// Hide rows of the very time of the seed.
+    pub strict_time: bool,
+    /// Nothing later than this is visible to any seed, microseconds.
+    pub database_cutoff: Option<i64>,
+    /// Show earlier seeds of visited entities with their labels.
+    pub history: bool,
+    /// Endless epochs in random order; otherwise one pass in fixed order.
+    pub shuffle: bool,
+    /// Seed of every random number.
+    pub rng_seed: u64,
+    /// This process among `world_size`.
+    pub rank: u64,
+    /// Processes that share each step's seeds.
+    pub world_size: u64,
+    /// Worker threads; 0: as many as cores, no more than `prefetch`.
+    pub threads: usize,
+    /// Batches made ahead; 0: none, and no threads.
+    pub prefetch: usize,
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self {
+            tasks: vec![],
+            split: Split::Train,
+            batch_size: 32,
+            seq_len: 1024,
+            max_rows: None,
+            num_neighbors: 16,
+            strategy: Strategy::Uniform,
+            max_hops: None,
+            null_cells: false,
+            identifiers: Identifiers::All,
+            strict_time: false,
+            database_cutoff: None,
+            history: true,
+            shuffle: true,
+            rng_seed: 0,
+            rank: 0,
+            world_size: 1,
+            threads: 0,
+            prefetch: 2,
+        }
+    }
+}
+
+/// Local row numbers are int16.
+const MAX_ROWS: usize = i16::MAX as usize;
+const MAX_CELLS: usize = 1 << 24;
+/// The most elements one array of a batch may have.
+const MAX_ELEMENTS: u128 = 1 << 34;
+
+impl SamplerConfig {
+    /// Rows per context.
+    pub fn rows(&self) -> usize {
+        self.max_rows.unwrap_or(self.seq_len.min(MAX_ROWS))
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the option, its range and what was found.
+    pub fn check(&self) -> Result<()> {
+        let within = |name: &str, found: usize, max: usize| {
+            if (1..=max).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Argument(format!("{name} must be between 1 and {max}, found {found}")))
+            }
+        };
+        if self.tasks.is_empty() {
+            return Err(Error::Argument("tasks must name at least one task".into()));
+        }
+        if let Some(twice) = self.tasks.iter().enumerate().find(|(idx, task)| self.tasks[..*idx].contains(task)) {
+            return Err(Error::Argument(format!("task `{}` is named twice", twice.1)));
+        }
+        within("batch_size", self.batch_size, 1 << 20)?;
+        within("seq_len", self.seq_len, MAX_CELLS)?;
+        within("max_rows", self.rows(), MAX_ROWS)?;
+        if self.rank >= self.world_size {
+            let (rank, world_size) = (self.rank, self.world_size);
+            return Err(Error::Argument(format!("rank must be below world_size ({world_size}), found {rank}")));
+        }
+        within("threads", self.threads.max(1), 1024)?;
+        within("prefetch", self.prefetch.max(1), 1 << 16)?;
+        let elements = self.batch_size as u128 * self.seq_len.max(self.rows()) as u128 * 7;
+        if elements > MAX_ELEMENTS {
+            return Err(Error::Argument(format!(
+                "batch_size {} with seq_len {} and max_rows {} is too large for one batch",
+                self.batch_size,
+                self.seq_len,
+                self.rows()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The options that decide what a context holds and in which order contexts come: all but the sharing of the work.
+    pub fn identity(&self) -> Value {
+        let mut options = serde_json::to_value(self).unwrap_or_default();
+        if let Value::Object(options) = &mut options {
+            for shared in ["rank", "world_size", "threads", "prefetch"] {
+                options.remove(shared);
+            }
+        }
+        options
+    }
+
+    /// Worker threads; 0 when nothing is made ahead.
+    pub fn workers(&self) -> usize {
+        match (self.prefetch, self.threads) {
+            (0, _) => 0,
+            (ahead, 0) => std::thread::available_parallelism().map_or(1, usize::from).min(ahead),
+            (_, threads) => threads,
+        }
+    }
+
+    /// Seeds all processes take per step.
+    pub fn seeds_per_step(&self) -> u64 {
+        (self.batch_size as u64).saturating_mul(self.world_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> SamplerConfig {
+        SamplerConfig { tasks: vec!["t".into()], ..SamplerConfig::default() }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named() {
+        assert!(config().check().is_ok());
+        for (broken, name) in [
+            (SamplerConfig { tasks: vec![], ..config() }, "tasks"),
+            (SamplerConfig { tasks: vec!["t".into(), "t".into()], ..config() }, "twice"),
+            (SamplerConfig { batch_size: 0, ..config() }, "batch_size"),
+            (SamplerConfig { seq_len: 0, ..config() }, "seq_len"),
+            (SamplerConfig { max_rows: Some(40_000), ..config() }, "max_rows"),
+            (SamplerConfig { max_rows: Some(0), ..config() }, "max_rows"),
+            (SamplerConfig { rank: 2, world_size: 2, ..config() }, "rank"),
+            (SamplerConfig { world_size: 0, ..config() }, "world_size"),
+            (SamplerConfig { batch_size: 1 << 20, seq_len: 1 << 24, ..config() }, "too large"),
+        ] {
+            let message = broken.check().unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+        assert_eq!(SamplerConfig { seq_len: 1 << 20, ..config() }.rows(), MAX_ROWS);
+        assert!("newest".parse::<Strategy>().unwrap_err().to_string().contains("uniform, recent"));
+    }
+}

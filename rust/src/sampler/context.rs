@@ -1,0 +1,455 @@
+//! From a seed to the rows and cells of its context.
+//!
+//! A [`Walker`] belongs to one thread; once warm it allocates nothing. Implements `documentation/sampling.md`,
+//! "Context" and "The walk".
+
+use std::collections::VecDeque;
+
+use super::collate::Canvas;
+use super::config::{Identifiers, SamplerConfig, Strategy};
+use super::frontier::{ChildList, Draws, Frontier, Via, Visit};
+use super::plan::{ColumnPlan, TablePlan, TaskPlan};
+use super::rng::{Domain, Rng, hash};
+use super::seeds::Seed;
+use super::temporal::{END_OF_TIME, Label, Visibility};
+use crate::database::{TaskView, View};
+use crate::format::prefetch_read;
+use crate::format::record::{Cell, Record};
+use crate::ids::RowId;
+use crate::manifest::TimeStatistics;
+use crate::stype::Stype;
+
+/// Draws made ahead of their use: first the place in the list is on its way from memory, then the row.
+const EDGES_AHEAD: usize = 8;
+const ROWS_AHEAD: usize = 8;
+
+/// What one context came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    /// Rows visited.
+    pub rows: usize,
+    /// Cells written.
+    pub cells: usize,
+}
+
+/// A child drawn ahead of its visit.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    list: ChildList,
+    /// Position among the children of the foreign key, then the row found there.
+    at: u32,
+}
+
+/// The list whose turn it is.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    list: ChildList,
+    quota: usize,
+}
+
+/// Writes contexts, one after the other.
+pub struct Walker<'a> {
+    view: &'a View<'a>,
+    config: &'a SamplerConfig,
+    plans: &'a [Option<TaskPlan>],
+    time: TimeStatistics,
+    max_hops: u32,
+    frontier: Frontier,
+    draws: Draws,
+    turn: Option<Turn>,
+    edges: VecDeque<Drawn>,
+    children: VecDeque<Drawn>,
+    rng: Rng,
+}
+
+/// The seed of the current context and what it may see.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    plan: &'a TaskPlan,
+    seeds: &'a TaskView<'a>,
+    index: usize,
+    visibility: Visibility,
+}
+
+impl Asked<'_> {
+    /// Whether another seed may be shown with its label.
+    #[inline]
+    fn shows_label(&self, seed: usize) -> bool {
+        let label = Label { time: self.seeds.times[seed], split: self.seeds.splits[seed] };
+        seed != self.index
+            && self.seeds.is_null[seed] == 0
+            && self.visibility.label(label, self.plan.horizon)
+    }
+
+    /// Whether the target column may be shown in another row of the anchor table (kind cell).
+    fn shows_target_of(&self, row: u32) -> bool {
+        let bounds = &self.seeds.indptr[row as usize..row as usize + 2];
+        self.seeds.indices[bounds[0] as usize..bounds[1] as usize].iter().any(|&seed| self.shows_label(seed as usize))
+    }
+}
+
+impl<'a> Walker<'a> {
+    /// A walker through `view`; `plans` are by task id.
+    pub fn new(
+        view: &'a View<'a>,
+        config: &'a SamplerConfig,
+        plans: &'a [Option<TaskPlan>],
+        time: TimeStatistics,
+    ) -> Self {
+        Self {
+            view,
+            config,
+            plans,
+            time,
+            max_hops: config.max_hops.map_or(u32::MAX, |hops| u32::try_from(hops).unwrap_or(u32::MAX)),
+            frontier: Frontier::with_capacity(config.rows().min(1024)),
+            draws: Draws::new(),
+            turn: None,
+            edges: VecDeque::with_capacity(EDGES_AHEAD),
+            children: VecDeque::with_capacity(ROWS_AHEAD),
+            rng: Rng::default(),
+        }
+    }
+
+    /// The rows found for the last context; the first [`Walked::rows`] of them were visited.
+    pub fn rows(&self) -> &[Visit] {
+        self.frontier.rows()
+    }
+
+    /// Writes the context of a seed.
+    ///
+    /// # Panics
+    /// If the database's content contradicts itself, or the sampler has no plan for the seed's task.
+    pub fn walk(&mut self, seed: Seed, canvas: &mut Canvas<'_>) -> Walked {
+        let plan = self.plans[seed.task.idx()].as_ref().expect("seeds come from the tasks of the sampler");
+        let (view, index) = (self.view, seed.index as usize);
+        let seeds = &view.tasks[seed.task.idx()];
+        let (seed_time, split) = (seeds.times[index], seeds.splits[index]);
+        let visibility =
+            Visibility::new(seed_time, split, self.config.strict_time, self.config.database_cutoff);
+        let asked = Asked { plan, seeds, index, visibility };
+        write_seed(asked, seed, canvas);
+        self.frontier.clear();
+        self.turn = None;
+        self.edges.clear();
+        self.children.clear();
+        let words = [self.config.rng_seed, seed.epoch, u64::from(seed.task.0), u64::from(seed.index)];
+        self.rng = Rng::new(hash(Domain::Context, &words));
+        let (table, row) = match plan.target {
+            Some(_) => (plan.anchor_table, seeds.rows[index]),
+            None => (plan.table, seed.index),
+        };
+        self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
+        let max_rows = self.config.rows();
+        let mut visited = 0;
+        while visited < max_rows && !(canvas.cells.has_target() && canvas.cells.is_full()) {
+            if visited == self.frontier.rows().len() && !self.draw_child(asked) {
+                break;
+            }
+            let visit = self.frontier.rows()[visited];
+            if visit.table as usize == view.tables.len() + plan.id as usize {
+                self.visit_seed(asked, visit, visited, canvas);
+            } else {
+                self.visit_row(asked, visit, visited, canvas);
+            }
+            visited += 1;
+        }
+        if self.frontier.rows().len() > visited {
+            drop_unvisited(canvas, visited);
+        }
+        Walked { rows: visited, cells: canvas.cells.len() }
+    }
+
+    /// Adds a row unless it was found before.
+    #[inline]
+    fn find(&mut self, visit: Visit) -> bool {
+        match self.frontier.number(visit.table, visit.row) {
+            Ok(_) => false,
+            Err(vacant) => {
+                self.frontier.add(vacant, visit);
+                true
+            }
+        }
+    }
+
+    /// Visits a row of the database.
+    fn visit_row(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
+        let plan = &asked.plan.tables[visit.table as usize];
+        let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
+        self.write_cells(asked, plan, &record, visit, local, canvas);
+        write_row(canvas, local, visit, asked.visibility.age_days(record.time()));
+        let mut links = 0;
+        for link in &plan.parents {
+            if let Some(row) = record.parent(link.slot) {
+                let parent =
+                    Visit { table: link.table, row, hop: visit.hop + 1, from: local as u32, via: Via::Parent(link.key) };
+                links += usize::from(self.meet_parent(asked, parent, link.key, local, links, canvas));
+            }
+        }
+        if visit.hop >= self.max_hops {
+            return;
+        }
+        let (from, hop) = (local as u32, visit.hop + 1);
+        if asked.plan.has_history && visit.table == asked.plan.anchor_table {
+            let bounds = &asked.seeds.indptr[visit.row as usize..visit.row as usize + 2];
+            let (start, len) = (bounds[0], bounds[1] - bounds[0]);
+            if len > 0 {
+                self.frontier.wait(ChildList { key: asked.plan.key, table: asked.plan.table, from, hop, start, len });
+            }
+        }
+        for link in &plan.children {
+            let range = record.children(link.slot);
+            if !range.is_empty() {
+                let (start, len) = (range.start as u32, range.len() as u32);
+                self.frontier.wait(ChildList { key: link.key, table: link.table, from, hop, start, len });
+            }
+        }
+    }
+
+    /// Visits a row of the task's own table: the seed itself, or one of its history.
+    fn visit_seed(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
+        let (plan, seeds, seed) = (asked.plan, asked.seeds, visit.row as usize);
+        let time = seeds.times[seed];
+        if let Some(column) = plan.time_column
+            && !canvas.cells.is_full()
+        {
+            if time != END_OF_TIME {
+                canvas.cells.timestamp(local, column, time, &self.time);
+            } else if self.config.null_cells {
+                canvas.cells.null(local, column, Stype::Timestamp);
+            }
+        }
+        if local == 0 {
+            *canvas.target_cell = canvas.cells.target(local, plan.target_column, plan.target_stype) as i32;
+        } else if !canvas.cells.is_full() {
+            self.write_label(asked, seed, local, canvas);
+        }
+        write_row(canvas, local, visit, asked.visibility.age_days(time));
+        let hop = visit.hop + 1;
+        let anchor = Visit {
+            table: plan.anchor_table,
+            row: seeds.rows[seed],
+            hop,
+            from: local as u32,
+            via: Via::Parent(plan.key),
+        };
+        self.meet_parent(asked, anchor, plan.key, local, 0, canvas);
+    }
+
+    /// Lists a parent that was or will be visited; answers whether it did.
+    #[inline]
+    fn meet_parent(
+        &mut self,
+        asked: Asked<'a>,
+        parent: Visit,
+        key: u32,
+        local: usize,
+        links: usize,
+        canvas: &mut Canvas<'_>,
+    ) -> bool {
+        let number = match self.frontier.number(parent.table, parent.row) {
+            Ok(number) => number,
+            Err(vacant) => {
+                let time = self.view.tables[parent.table as usize].record(RowId(parent.row)).time();
+                if parent.hop > self.max_hops || !asked.visibility.row(time) {
+                    return false;
+                }
+                self.frontier.add(vacant, parent)
+            }
+        };
+        // numbers past the last row a context can have are never visited
+        let Some(number) = i16::try_from(number).ok().filter(|&number| (number as usize) < canvas.row_table.len())
+        else {
+            return false;
+        };
+        let at = local * canvas.num_parents + links;
+        canvas.row_parents[at] = number;
+        canvas.row_parent_keys[at] = key as i16;
+        true
+    }
+
+    /// Draws children until one is found that was not visited; false when none is left.
+    fn draw_child(&mut self, asked: Asked<'a>) -> bool {
+        loop {
+            self.draw_ahead(asked);
+            let Some(Drawn { list, at }) = self.children.pop_front() else { return false };
+            let via = Via::Child(list.key);
+            if self.find(Visit { table: list.table, row: at, hop: list.hop, from: list.from, via }) {
+                return true;
+            }
+        }
+    }
+
+    /// Keeps the draws ahead full. Lists take turns in a fixed order, so drawing early changes no draw.
+    fn draw_ahead(&mut self, asked: Asked<'a>) {
+        while self.children.len() < ROWS_AHEAD {
+            while self.edges.len() < EDGES_AHEAD {
+                let Some(drawn) = self.draw(asked) else { break };
+                self.edges.push_back(drawn);
+            }
+            let Some(Drawn { list, at }) = self.edges.pop_front() else { break };
+            let row = self.indices(asked, &list)[at as usize];
+            if let Some(table) = self.view.tables.get(list.table as usize) {
+                table.prefetch(RowId(row));
+            }
+            self.children.push_back(Drawn { list, at: row });
+        }
+    }
+
+    #[inline]
+    fn indices(&self, asked: Asked<'a>, list: &ChildList) -> &'a [u32] {
+        if is_history(asked.plan, list) { asked.seeds.indices } else { self.view.children[list.key as usize].indices }
+    }
+
+    /// The next draw of the list whose turn it is.
+    fn draw(&mut self, asked: Asked<'a>) -> Option<Drawn> {
+        loop {
+            let Some(turn) = &mut self.turn else {
+                self.turn = Some(self.next_turn(asked)?);
+                continue;
+            };
+            if self.draws.remaining() == 0 || turn.quota == 0 {
+                self.turn = None;
+                continue;
+            }
+            let position = match self.config.strategy {
+                Strategy::Uniform => self.draws.uniform(&mut self.rng),
+                Strategy::Recent => self.draws.newest(),
+            };
+            let (list, at) = (turn.list, turn.list.start + position);
+            if is_history(asked.plan, &list) {
+                if !asked.shows_label(asked.seeds.indices[at as usize] as usize) {
+                    continue;
+                }
+            } else {
+                prefetch_read(self.view.children[list.key as usize].indices, at as usize);
+            }
+            turn.quota -= 1;
+            return Some(Drawn { list, at });
+        }
+    }
+
+    /// Starts the turn of the next list.
+    fn next_turn(&mut self, asked: Asked<'a>) -> Option<Turn> {
+        let list = self.frontier.next_list()?;
+        let range = list.start as usize..list.start as usize + list.len as usize;
+        let visible = if is_history(asked.plan, &list) {
+            asked.visibility.label_prefix(&asked.seeds.index_times[range], asked.plan.horizon)
+        } else {
+            asked.visibility.prefix(&self.view.children[list.key as usize].times[range])
+        } as u32;
+        self.draws.start(visible);
+        Some(Turn { list, quota: self.config.num_neighbors })
+    }
+
+    /// Writes the cells of a row of the database.
+    #[inline]
+    fn write_cells(
+        &self,
+        asked: Asked<'a>,
+        plan: &TablePlan,
+        record: &Record<'_>,
+        visit: Visit,
+        local: usize,
+        canvas: &mut Canvas<'_>,
+    ) {
+        let target = asked.plan.target.filter(|_| visit.table == asked.plan.anchor_table);
+        let cells = &mut canvas.cells;
+        let before = cells.len();
+        for column in &plan.columns {
+            if let Some(target) = target
+                && column.position == target.position
+            {
+                if local == 0 {
+                    *canvas.target_cell =
+                        cells.target(local, asked.plan.target_column, asked.plan.target_stype) as i32;
+                    continue;
+                } else if target.is_removed || !asked.shows_target_of(visit.row) {
+                    continue;
+                }
+            }
+            if cells.is_full() {
+                // the target, which has a place of its own, may follow
+                if cells.has_target() {
+                    return;
+                }
+                continue;
+            }
+            match record.cell(column.position) {
+                Some(Cell::Identifier) => cells.identifier(local, column.id),
+                Some(Cell::Numerical(value)) => cells.value(local, column.id, column.stype, value),
+                Some(Cell::Boolean(value)) => {
+                    cells.value(local, column.id, column.stype, f32::from(u8::from(value)));
+                }
+                Some(Cell::Timestamp(time_us)) => cells.timestamp(local, column.id, time_us, &self.time),
+                Some(Cell::Categorical(id) | Cell::Text(id)) => cells.vocab(local, column.id, column.stype, id),
+                None if self.config.null_cells => cells.null(local, column.id, column.stype),
+                None => {}
+            }
+        }
+        if cells.len() == before && self.config.identifiers == Identifiers::Needed {
+            let present = |column: &&ColumnPlan| record.is_valid(column.position);
+            if let Some(column) = plan.spare_identifiers.iter().find(present) {
+                cells.identifier(local, column.id);
+            }
+        }
+    }
+
+    /// Writes the label of an earlier seed.
+    fn write_label(&self, asked: Asked<'a>, seed: usize, local: usize, canvas: &mut Canvas<'_>) {
+        let (column, stype) = (asked.plan.target_column, asked.plan.target_stype);
+        let cells = &mut canvas.cells;
+        match stype {
+            Stype::Identifier => cells.identifier(local, column),
+            Stype::Numerical | Stype::Boolean => cells.value(local, column, stype, asked.seeds.values[seed]),
+            Stype::Timestamp => cells.timestamp(local, column, asked.seeds.label_times[seed], &self.time),
+            Stype::Categorical | Stype::Text => cells.vocab(local, column, stype, asked.seeds.vocab[seed]),
+        }
+    }
+}
+
+#[inline]
+fn is_history(plan: &TaskPlan, list: &ChildList) -> bool {
+    plan.has_history && list.table == plan.table
+}
+
+fn write_seed(asked: Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
+    let (seeds, index) = (asked.seeds, asked.index);
+    *canvas.seed_task = seed.task.0 as i32;
+    *canvas.seed_index = i64::from(seed.index);
+    *canvas.seed_row = i64::from(seeds.rows[index]);
+    *canvas.seed_time = seeds.times[index];
+    *canvas.seed_is_padding = false;
+    *canvas.target_is_null = seeds.is_null[index] != 0;
+    if seeds.is_null[index] == 0 {
+        *canvas.target_value = seeds.values[index];
+        *canvas.target_vocab = i32::try_from(seeds.vocab[index]).unwrap_or(-1);
+    }
+}
+
+#[inline]
+fn write_row(canvas: &mut Canvas<'_>, local: usize, visit: Visit, age: Option<f32>) {
+    canvas.row_table[local] = visit.table as i32;
+    canvas.row_hop[local] = visit.hop as i16;
+    if let Some(age) = age {
+        canvas.row_age[local] = age;
+        canvas.row_has_time[local] = true;
+    }
+}
+
+/// Takes links to rows that were found but not visited out of the lists of parents.
+fn drop_unvisited(canvas: &mut Canvas<'_>, visited: usize) {
+    let (width, used) = (canvas.num_parents, visited * canvas.num_parents);
+    let rows = canvas.row_parents[..used].chunks_exact_mut(width);
+    for (parents, keys) in rows.zip(canvas.row_parent_keys[..used].chunks_exact_mut(width)) {
+        let mut kept = 0;
+        for link in 0..width {
+            let (parent, key) = (parents[link], keys[link]);
+            (parents[link], keys[link]) = (-1, -1);
+            if parent >= 0 && (parent as usize) < visited {
+                (parents[kept], keys[kept]) = (parent, key);
+                kept += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! One context as a person reads it.

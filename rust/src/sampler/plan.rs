@@ -1,0 +1,145 @@
+//! What a context of a task may show of each table, resolved once per sampler.
+
+use super::config::{Identifiers, SamplerConfig};
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, TableManifest, TaskKind, TaskManifest};
+use crate::stype::Stype;
+
+/// One column that is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnPlan {
+    /// Its position in the table's records.
+    pub position: usize,
+    /// Its id over the whole database.
+    pub id: i32,
+    /// Its semantic type.
+    pub stype: Stype,
+}
+
+/// One foreign key, seen from one of its tables.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkPlan {
+    /// Its place in the record: among the parents, or among the lists of children.
+    pub slot: usize,
+    /// Its id over the whole database.
+    pub key: u32,
+    /// The table at its other end.
+    pub table: u32,
+}
+
+/// What is shown of one table and where it leads.
+#[derive(Clone, Debug)]
+pub struct TablePlan {
+    /// Columns shown, in order.
+    pub columns: Vec<ColumnPlan>,
+    /// Identifiers of which the first one present is shown where a row would have no cell.
+    pub spare_identifiers: Vec<ColumnPlan>,
+    /// Keys this table holds.
+    pub parents: Vec<LinkPlan>,
+    /// Keys that point to this table.
+    pub children: Vec<LinkPlan>,
+}
+
+/// Where the target of a cell-masking task stands.
+#[derive(Clone, Copy, Debug)]
+pub struct TargetPlan {
+    /// Position in the anchor table's records.
+    pub position: usize,
+    /// No context may show it, not even a known label.
+    pub is_removed: bool,
+}
+
+/// One task.
+#[derive(Clone, Debug)]
+pub struct TaskPlan {
+    /// Its id.
+    pub id: u32,
+    /// The table of its own seeds, one past the tables of the database and of earlier tasks (kind table).
+    pub table: u32,
+    /// The link from a seed to its entity.
+    pub key: u32,
+    /// The table of the entities.
+    pub anchor_table: u32,
+    /// The target's column id.
+    pub target_column: i32,
+    /// The target's semantic type.
+    pub target_stype: Stype,
+    /// The target's place in the anchor table (kind cell), or `None` (kind table).
+    pub target: Option<TargetPlan>,
+    /// The column id of the observation time (kind table).
+    pub time_column: Option<i32>,
+    /// Microseconds until a label is known.
+    pub horizon: Option<i64>,
+    /// Earlier seeds of visited entities are shown.
+    pub has_history: bool,
+    /// By table id.
+    pub tables: Vec<TablePlan>,
+}
+
+impl TaskPlan {
+    /// Resolves a task.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the manifest names a target that its anchor table does not have.
+    pub fn new(manifest: &Manifest, task: &TaskManifest, config: &SamplerConfig) -> Result<Self> {
+        let anchor = &manifest.tables[task.anchor_table.idx()];
+        let target = match task.kind {
+            TaskKind::Table => None,
+            TaskKind::Cell => Some(TargetPlan {
+                position: anchor.columns.iter().position(|column| column.id == task.target_column_id).ok_or_else(
+                    || {
+                        let (name, column) = (&task.name, &task.target_column);
+                        Error::Argument(format!("task `{name}`: table `{}` has no column `{column}`", anchor.name))
+                    },
+                )?,
+                is_removed: task.remove_columns.contains(&task.target_column_id),
+            }),
+        };
+        let table_plan = |table: &TableManifest| {
+            let target = target.filter(|_| table.id == task.anchor_table).map(|target| target.position);
+            TablePlan::new(manifest, table, task, target, config)
+        };
+        Ok(Self {
+            id: task.id.0,
+            table: task.table_id.0,
+            key: task.foreign_key_id.map_or(u32::MAX, |key| key.0),
+            anchor_table: task.anchor_table.0,
+            target_column: task.target_column_id.0 as i32,
+            target_stype: task.target_stype,
+            target,
+            time_column: task.time_column_id.filter(|id| !task.remove_columns.contains(id)).map(|id| id.0 as i32),
+            horizon: task.horizon_us,
+            has_history: config.history && task.kind == TaskKind::Table,
+            tables: manifest.tables.iter().map(table_plan).collect(),
+        })
+    }
+}
+
+impl TablePlan {
+    fn new(
+        manifest: &Manifest,
+        table: &TableManifest,
+        task: &TaskManifest,
+        target: Option<usize>,
+        config: &SamplerConfig,
+    ) -> Self {
+        let shown = table.columns.iter().enumerate().filter(|(position, column)| {
+            Some(*position) == target || !task.remove_columns.contains(&column.id)
+        });
+        let (spare, columns) = shown
+            .map(|(position, column)| ColumnPlan { position, id: column.id.0 as i32, stype: column.stype })
+            .partition(|column| config.identifiers == Identifiers::Needed && column.stype == Stype::Identifier);
+        let parents = table.foreign_keys.iter().enumerate();
+        let children = manifest.foreign_keys().filter(|(_, key)| key.parent_table == table.id).enumerate();
+        Self {
+            columns,
+            spare_identifiers: spare,
+            parents: parents
+                .map(|(slot, key)| LinkPlan { slot, key: key.id.0, table: key.parent_table.0 })
+                .collect(),
+            children: children
+                .map(|(slot, (child, key))| LinkPlan { slot, key: key.id.0, table: child.id.0 })
+                .collect(),
+        }
+    }
+}
