@@ -1,0 +1,261 @@
+"""Configuration of a run: pydantic models of the YAML files, presets, and strict `--set a.b=c` overrides.
+
+Every key has a description and a unit; an unknown key is an error with a suggestion. Nothing here opens a database.
+Described in `documentation/training.md`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+AttentionKind = Literal["column", "feature", "neighbor", "full"]
+ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {"d_model": 64, "num_layers": 3, "num_heads": 2, "d_ff": 128, "readout": True},
+    "rt-22m": {"d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
+}
+"""Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator."""
+
+
+class ConfigError(ValueError):
+    """A configuration is wrong; the message names every wrong key, and what would be right."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class RunSection(_Section):
+    """Where a run lives and which random numbers it uses."""
+
+    name: str = Field("run", description="folder of the run below `dir`", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dir: str = Field("runs", description="folder that holds the runs")
+    seed: int = Field(0, ge=0, lt=2**31, description="rng_seed of the parameters, the sampler and the masked cells")
+
+    @property
+    def path(self) -> Path:
+        """Folder of the run."""
+        return Path(self.dir) / self.name
+
+
+class DataSection(_Section):
+    """Which database and tasks, and how contexts are sampled."""
+
+    database: str = Field(description="folder of the processed database")
+    tasks: tuple[str, ...] = Field((), description="tasks to train on; empty: every task of the database")
+    seq_len: int = Field(256, ge=8, description="cells per context")
+    max_rows: int | None = Field(None, ge=1, description="rows per context; null: as many as cells")
+    num_neighbors: int = Field(16, ge=0, description="children kept per row and foreign key")
+    strategy: Literal["uniform", "recent"] = Field("recent", description="which children are kept")
+    max_hops: int | None = Field(None, ge=0, description="foreign-key links walked from the seed's row; null: no limit")
+    null_cells: bool = Field(False, description="missing cells are part of the context")
+    identifiers: Literal["all", "needed"] = Field(
+        "needed", description="`needed`: identifier cells only of rows that have no other cell"
+    )
+    strict_time: bool = Field(False, description="rows at exactly the seed's time are invisible")
+    history: bool = Field(True, description="past labels of the same entity are rows of the context")
+    threads: int = Field(0, ge=0, description="sampler threads; 0: one per core")
+    prefetch: int = Field(2, ge=1, description="batches sampled ahead")
+
+
+class ModelConfig(_Section):
+    """Sizes of the model; a preset fills the keys that are not given."""
+
+    preset: Literal["demo", "rt-22m"] = Field("demo", description="sizes to start from")
+    d_model: int = Field(64, ge=8, description="width of a cell's token")
+    num_layers: int = Field(3, ge=1, description="blocks, the readout block included")
+    num_heads: int = Field(2, ge=1, description="attention heads; divides d_model")
+    d_ff: int = Field(128, ge=1, description="inner width of the gated MLP")
+    attentions: tuple[AttentionKind, ...] = Field(
+        ATTENTION_KINDS, min_length=1, description="attentions of every block, in order; leave some out to ablate"
+    )
+    readout: bool = Field(True, description="the last block updates only the cells that are predicted")
+    attention: Literal["auto", "dense", "chunked"] = Field(
+        "auto", description="implementation of attention; auto: chunked on CPU, dense elsewhere"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of computation")
+    param_dtype: Literal["float32"] = Field("float32", description="dtype of stored parameters")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {**PRESETS.get(values.get("preset", "demo"), {}), **values}
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> ModelConfig:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}")
+        if len(set(self.attentions)) != len(self.attentions):
+            raise ValueError(f"attentions names a layer twice: {', '.join(self.attentions)}")
+        return self
+
+
+class ObjectiveSection(_Section):
+    """What is learned: the target cells, and cells masked at random beside them."""
+
+    mask_rate: float = Field(0.15, ge=0.0, lt=1.0, description="fraction of the other cells that is masked; 0: none")
+    masked_weight: float = Field(0.3, ge=0.0, description="weight of the masked cells' loss; the targets' weight is 1")
+    null_weight: float = Field(0.1, ge=0.0, description="weight of the null loss inside the masked cells' loss")
+    huber_delta: float = Field(
+        0.5, gt=0.0, description="standard deviations beyond which the loss of a number grows linearly"
+    )
+    num_candidates: int = Field(
+        512, ge=2, description="distinct values of a batch that a masked categorical or text cell is told apart from"
+    )
+
+
+class OptimizerSection(_Section):
+    """Optax settings."""
+
+    name: Literal["muon", "adamw"] = Field("muon", description="muon: Muon for the blocks' matrices, AdamW for the rest")
+    learning_rate: float = Field(3e-3, gt=0.0, description="peak learning rate")
+    warmup_steps: int = Field(30, ge=0, description="steps of linear warm-up")
+    final_fraction: float = Field(0.02, ge=0.0, le=1.0, description="learning rate at the end, as a part of the peak")
+    weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay of matrices")
+    b1: float = Field(0.9, ge=0.0, lt=1.0, description="decay of AdamW's first moment")
+    b2: float = Field(0.98, ge=0.0, lt=1.0, description="decay of AdamW's second moment")
+    clip_norm: float = Field(1.0, gt=0.0, description="largest global norm of a gradient")
+    ema_decay: float | None = Field(
+        0.98, gt=0.0, lt=1.0, description="decay of the averaged parameters used for evaluation; null: no average"
+    )
+
+
+class TrainSection(_Section):
+    """How long, how often, how much is kept."""
+
+    steps: int = Field(1000, ge=1, description="training steps; the learning rate reaches its end there")
+    time_limit_minutes: float | None = Field(
+        None, gt=0.0, description="minutes after which training ends; the learning rate follows the nearer end"
+    )
+    batch_size: int = Field(32, ge=1, description="contexts per step")
+    eval_every: int = Field(200, ge=1, description="steps between validations")
+    eval_seeds: int = Field(512, ge=1, description="validation seeds per task")
+    eval_batch_size: int = Field(64, ge=1, description="contexts per batch of validation and prediction")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
+    patience: int | None = Field(None, ge=1, description="validations without improvement after which it ends")
+    tensorboard: bool = Field(False, description="also write TensorBoard event files")
+
+
+class RunConfig(_Section):
+    """Everything that a training run is told.
+
+    Example:
+        >>> config = RunConfig.from_mapping({"data": {"database": "data/processed/shop"}}, ["model.num_layers=2"])
+        >>> config.model.num_layers, config.model.d_model
+        (2, 64)
+    """
+
+    run: RunSection = Field(default_factory=RunSection, description="where the run lives")
+    data: DataSection = Field(description="database, tasks and sampling")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="sizes of the model")
+    objective: ObjectiveSection = Field(default_factory=ObjectiveSection, description="losses")
+    optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="optimiser and schedule")
+    train: TrainSection = Field(default_factory=TrainSection, description="steps, validation, checkpoints")
+
+    @classmethod
+    def from_mapping(
+        cls, values: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str = "config"
+    ) -> RunConfig:
+        """Checks a nested mapping after applying overrides.
+
+        Args:
+            values: sections and keys as in the YAML file.
+            overrides: `section.key=value` texts, the value read as YAML.
+            source: what to call the mapping in messages.
+
+        Raises:
+            ConfigError: a key is unknown, missing, or has a wrong value.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
+        merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
+            _apply_override(merged, override)
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+        """Reads a YAML file.
+
+        Raises:
+            ConfigError: the file is no valid YAML or no valid configuration.
+            FileNotFoundError: there is no such file.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML: {error}") from None
+        return cls.from_mapping({} if values is None else values, overrides, source=str(path))
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, every key spelled out; `load` reads it back unchanged."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _fields_at(path: Iterable[Any]) -> dict[str, Any]:
+    """Fields of the section that a path of keys leads to; empty where it leads to none."""
+    section: Any = RunConfig
+    for key in path:
+        field = section.model_fields.get(key) if hasattr(section, "model_fields") else None
+        if field is None:
+            return {}
+        section = field.annotation
+    return dict(getattr(section, "model_fields", {}))
+
+
+def _suggestion(key: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean `{close[0]}`?" if close else "known keys: " + ", ".join(names)
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    path = [str(part) for part in item["loc"]]
+    name = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        return f"unknown key `{name}`; {_suggestion(path[-1], _fields_at(path[:-1]))}"
+    if item["type"] == "missing":
+        described = _fields_at(path[:-1]).get(path[-1])
+        return f"key `{name}` is required" + (f" ({described.description})" if described else "")
+    return f"key `{name}`: {item['msg'].lower()}, found {item['input']!r}"
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) != 2:
+        raise ConfigError(f"--set {override}: expected `section.key=value`")
+    section, name = parts
+    if section not in RunConfig.model_fields:
+        hint = _suggestion(section, RunConfig.model_fields)
+        raise ConfigError(f"--set {override}: unknown section `{section}`; {hint}")
+    known = _fields_at([section])
+    if name not in known:
+        raise ConfigError(f"--set {override}: unknown key `{section}.{name}`; {_suggestion(name, known)}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from None
+    current = values.setdefault(section, {})
+    if not isinstance(current, dict):
+        raise ConfigError(f"key `{section}`: expected a mapping, found {current!r}")
+    if section == "model" and name == "preset":
+        # A preset given on the command line replaces the sizes that an earlier preset or file spelled out.
+        for size in PRESETS.get(value, {}):
+            current.pop(size, None)
+    current[name] = value

@@ -1,0 +1,207 @@
+"""What a run writes down besides checkpoints, and how fast it goes.
+
+`metrics.jsonl` has a line per logged step and per validation; `training_history.json` is the summary that reports
+read; `environment.json` says where it ran.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tributary.config import ConfigError, RunConfig
+from tributary.validation import Validation
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "pydantic")
+
+
+@dataclasses.dataclass
+class Position:
+    """Where training stands."""
+
+    step: int = 0
+    """Steps done."""
+    elapsed_s: float = 0.0
+    """Seconds trained, over all resumptions."""
+    best_metric: float | None = None
+    """Largest validation score."""
+    best_step: int | None = None
+    """Step of the largest validation score."""
+
+
+class Pace:
+    """Seconds trained, contexts per second, and the share of time spent waiting for batches."""
+
+    def __init__(self, elapsed_s: float):
+        self._start = time.perf_counter() - elapsed_s
+        self._num_examples, self._wait_s, self._since = 0, 0.0, time.perf_counter()
+        self._first_step_s: tuple[int, float] | None = None
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for input."""
+        start = time.perf_counter()
+        yield
+        self._wait_s += time.perf_counter() - start
+
+    def tick(self, num_examples: int) -> float:
+        """Counts a step; returns the seconds trained."""
+        self._num_examples += num_examples
+        return time.perf_counter() - self._start
+
+    def reset(self) -> None:
+        """Begins the next window of the rates."""
+        self._num_examples, self._wait_s, self._since = 0, 0.0, time.perf_counter()
+
+    @property
+    def examples_per_s(self) -> float:
+        """Contexts per second in this window."""
+        return self._num_examples / max(1e-9, time.perf_counter() - self._since)
+
+    @property
+    def input_wait(self) -> float:
+        """Share of this window spent waiting for batches."""
+        return self._wait_s / max(1e-9, time.perf_counter() - self._since)
+
+    def remaining_s(self, position: Position, num_steps: int, limit_s: float) -> float:
+        """Seconds left at the pace since the first step of this process (which compiled), within the limit."""
+        if self._first_step_s is None:
+            self._first_step_s = (position.step, position.elapsed_s)
+        first_step, first_s = self._first_step_s
+        per_step = (position.elapsed_s - first_s) / max(1, position.step - first_step)
+        return max(0.0, min((num_steps - position.step) * per_step, limit_s - position.elapsed_s))
+
+
+class Journal:
+    """Files of a run.
+
+    Args:
+        run_dir: folder of the run.
+        config: resolved configuration.
+        tasks: names of the tasks.
+        num_parameters: of the model.
+        position: where training begins; lines of later steps, left by a run that was cut off, are dropped.
+    """
+
+    def __init__(self, run_dir: Path, config: RunConfig, tasks: list[str], num_parameters: int, position: Position):
+        self._dir, self._config, self._tasks, self._num_parameters = run_dir, config, tasks, num_parameters
+        _write(run_dir / "config.yaml", config.to_yaml())
+        _write(run_dir / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        path = run_dir / "metrics.jsonl"
+        self._lines = _lines_until(path, position.step)
+        _write(path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._file = path.open("a", encoding="utf-8")
+        self._events = _Events(run_dir / "tensorboard") if config.train.tensorboard else None
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._lines.append(line)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            self._events.add(line)
+
+    def write_step(self, position: Position, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
+        """A line for a training step; metrics are those of the last step done."""
+        rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait}
+        values = {name: float(value) for name, value in metrics.items()}
+        line = {"kind": "train", "step": position.step, "elapsed_s": position.elapsed_s, **rates, **values}
+        self._append(line)
+
+    def write_validation(self, validation: Validation, position: Position) -> None:
+        """A line for a validation, and the history up to it."""
+        line = {"kind": "validation", "elapsed_s": position.elapsed_s, **dataclasses.asdict(validation)}
+        self._append(line)
+        self.write_history(position)
+
+    def write_history(self, position: Position) -> None:
+        """The summary, written anew."""
+        history = {
+            "name": self._config.run.name,
+            "database": self._config.data.database,
+            "tasks": self._tasks,
+            "num_parameters": self._num_parameters,
+            "num_steps": position.step,
+            "batch_size": self._config.train.batch_size,
+            "elapsed_s": position.elapsed_s,
+            "best_step": position.best_step,
+            "best_score": position.best_metric,
+            "train": [line for line in self._lines if line["kind"] == "train"],
+            "validation": [line for line in self._lines if line["kind"] == "validation"],
+        }
+        _write(self._dir / "training_history.json", json.dumps(history, indent=1) + "\n")
+
+    def close(self, position: Position) -> None:
+        """Writes the history and closes the files."""
+        self.write_history(position)
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine and devices."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "command": sys.argv,
+    }
+
+
+def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Lines of steps up to `step`; a last line cut off by a crash is dropped."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() and step else []:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        if line["step"] <= step:
+            lines.append(line)
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+class _Events:
+    """TensorBoard event files; the package is an extra, imported only where it is asked for."""
+
+    def __init__(self, directory: Path):
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ConfigError(f"train.tensorboard needs the package tensorboard: {error}") from None
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(directory))
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        values = [
+            self._summary.Value(tag=f"{line['kind']}/{name}", simple_value=value)
+            for name, value in line.items()
+            if isinstance(value, float)
+        ]
+        event = self._event(wall_time=time.time(), step=line["step"], summary=self._summary(value=values))
+        self._writer.add_event(event)
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,263 @@
+"""The training objective: target cells, and cells masked at random beside them. All losses are float32.
+
+Every loss is a mean over the cells that have a label of its kind; a cell without a label weighs nothing. Described
+in `documentation/training.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tributary.batch import Array, Batch, DatabaseArrays
+from tributary.model.encoders import BOOLEAN, CATEGORICAL, IDENTIFIER, NUMERICAL, TEXT, TIMESTAMP
+from tributary.model.heads import Outputs
+from tributary.model.transformer import RelationalTransformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is learned; the fields are those of the config section `objective`."""
+
+    mask_rate: float = 0.15
+    """Fraction of the other cells that is masked."""
+    masked_weight: float = 0.3
+    """Weight of the masked cells' loss beside the targets'."""
+    null_weight: float = 0.1
+    """Weight of the null loss inside the masked cells' loss."""
+    huber_delta: float = 0.5
+    """Standard deviations beyond which the loss of a number grows linearly."""
+    num_candidates: int = 512
+    """Distinct values a masked categorical or text cell is told apart from."""
+
+    def num_masked(self, seq_len: int) -> int:
+        """Most cells masked in one context of `seq_len` cells."""
+        return math.ceil(self.mask_rate * seq_len)
+
+
+# --- Losses of one cell ------------------------------------------------------------------------------------------
+
+
+def huber_loss(prediction: Array, label: Array, delta: float) -> Array:
+    """Huber loss divided by delta: e^2 / (2 delta) inside, |e| - delta / 2 outside."""
+    return optax.losses.huber_loss(prediction, label, delta=delta) / delta
+
+
+def boolean_loss(log_odds: Array, label: Array) -> Array:
+    """Binary cross-entropy of float32 labels 0 and 1, in nats."""
+    return optax.losses.sigmoid_binary_cross_entropy(log_odds, label)
+
+
+def class_loss(logits: Array, label: Array, is_candidate: Array) -> Array:
+    """Cross-entropy in nats among the candidates of each row.
+
+    Args:
+        logits: float32 [..., K].
+        label: int32 [...] position of the true candidate.
+        is_candidate: bool [..., K]; the true one has to be among them.
+    """
+    logits = jnp.where(is_candidate, logits, -1e30)
+    truth = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - truth
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Mean of `values` under `weights`; zero where all weights are zero."""
+    return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights) / jnp.maximum(jnp.sum(weights), 1e-9)
+
+
+# --- Masked cells ------------------------------------------------------------------------------------------------
+
+
+def choose_masked_cells(batch: Batch, key: Array, objective: Objective) -> tuple[Array, Array]:
+    """Cells to hide and predict beside the targets.
+
+    Each predictable cell (no identifier, no target, no padding) is taken with probability `mask_rate`, and no more
+    than `num_masked` of a context.
+
+    Args:
+        batch: device fields.
+        key: random key of the step.
+        objective: rate and number.
+
+    Returns:
+        int32 [B, M] positions along S, and bool [B, M]: whether there is a masked cell at all in that place.
+    """
+    predictable = ~batch.cell_is_padding & ~batch.cell_is_target & (batch.cell_stype != IDENTIFIER)
+    predictable &= ~batch.seed_is_padding[:, None]
+    draw = jax.random.uniform(key, batch.cell_row.shape)
+    score = jnp.where(predictable & (draw < objective.mask_rate), 1.0 - draw, 0.0)
+    score, cells = jax.lax.top_k(score, objective.num_masked(batch.seq_len))
+    return cells.astype(jnp.int32), score > 0
+
+
+def masked_loss(
+    model: RelationalTransformer,
+    outputs: Outputs,
+    batch: Batch,
+    arrays: DatabaseArrays,
+    cells: Array,
+    is_masked: Array,
+    objective: Objective,
+) -> tuple[Array, dict[str, Array]]:
+    """Loss of the masked cells, every stype by its own loss.
+
+    Args:
+        model: for its class keys.
+        outputs: predictions [B, M] for the masked cells.
+        batch: device fields.
+        arrays: embeddings of the database.
+        cells: int32 [B, M].
+        is_masked: bool [B, M].
+        objective: weights.
+
+    Returns:
+        Loss, and its parts by name.
+    """
+    pick = lambda field: jnp.take_along_axis(field, cells, axis=1)  # noqa: E731
+    stype, value, is_null = pick(batch.cell_stype), pick(batch.cell_value), pick(batch.cell_is_null)
+    known = is_masked & ~is_null
+    weight = lambda *codes: (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)  # noqa: E731
+    losses = {
+        "number": huber_loss(outputs.number, value, objective.huber_delta),
+        "moment": huber_loss(outputs.moment, value, objective.huber_delta),
+        "truth": boolean_loss(outputs.truth, value),
+    }
+    weights = {"number": weight(NUMERICAL), "moment": weight(TIMESTAMP), "truth": weight(BOOLEAN)}
+    weights["word"] = weight(CATEGORICAL, TEXT)
+    losses["word"] = _contrastive_loss(
+        model, outputs.query, arrays, pick(batch.cell_column), pick(batch.cell_vocab), weights["word"], objective
+    )
+    total = sum(jnp.sum(jnp.where(weights[kind] > 0, losses[kind], 0.0)) for kind in losses)
+    total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in losses), 1.0)
+    parts = {f"masked_{kind}_loss": weighted_mean(losses[kind], weights[kind]) for kind in losses}
+    # Whether a cell is missing is a question only where missing cells are part of the contexts.
+    has_nulls = jnp.any(batch.cell_is_null)
+    null = boolean_loss(outputs.null, is_null.astype(jnp.float32))
+    parts["masked_null_loss"] = weighted_mean(null, (is_masked & has_nulls).astype(jnp.float32))
+    return total + objective.null_weight * parts["masked_null_loss"], parts
+
+
+def _contrastive_loss(
+    model: RelationalTransformer,
+    query: Array,
+    arrays: DatabaseArrays,
+    column: Array,
+    vocab: Array,
+    weight: Array,
+    objective: Objective,
+) -> Array:
+    """[B, M] InfoNCE: the cell's own value against the other distinct values of its column in the batch.
+
+    Source: InfoNCE, arXiv 1807.03748, equation 4; negatives are distinct values, not occurrences.
+    """
+    shape, dim = weight.shape, query.shape[-1]
+    query, column, vocab, weight = query.reshape(-1, dim), column.ravel(), vocab.ravel(), weight.ravel()
+    _, chosen = jax.lax.top_k(weight, min(objective.num_candidates, weight.shape[0]))
+    chosen_column, chosen_vocab, chosen_known = column[chosen], vocab[chosen], weight[chosen] > 0
+    same = (chosen_column[:, None] == chosen_column) & (chosen_vocab[:, None] == chosen_vocab) & chosen_known
+    is_repeated = jnp.any(jnp.tril(same, k=-1), axis=1)
+    keys = model.heads.class_keys(jnp.take(arrays.vocab_vectors, jnp.maximum(chosen_vocab, 0), axis=0))
+    own = model.heads.class_keys(jnp.take(arrays.vocab_vectors, jnp.maximum(vocab, 0), axis=0))
+    logits = jnp.concatenate([jnp.sum(query * own, axis=-1, keepdims=True), query @ keys.T], axis=1)
+    is_negative = (chosen_column == column[:, None]) & (chosen_vocab != vocab[:, None])
+    is_negative &= chosen_known & ~is_repeated
+    is_candidate = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], axis=1)
+    return class_loss(logits, jnp.zeros_like(vocab), is_candidate).reshape(shape)
+
+
+# --- Target cells ------------------------------------------------------------------------------------------------
+
+
+def class_logits(model: RelationalTransformer, query: Array, batch: Batch, arrays: DatabaseArrays) -> Array:
+    """Float32 [B, K]: logits of the classes of each seed's task; -1e30 where the task has fewer classes.
+
+    Args:
+        model: for its class keys.
+        query: [B, D] of the target cells.
+        batch: device fields.
+        arrays: `task_classes`.
+    """
+    classes = jnp.take(arrays.task_classes, jnp.maximum(batch.seed_task, 0), axis=0)
+    table = model.heads.class_keys(jnp.take(arrays.vocab_vectors, jnp.maximum(arrays.task_classes, 0), axis=0))
+    keys = jnp.take(table, jnp.maximum(batch.seed_task, 0), axis=0)
+    return jnp.where(classes >= 0, jnp.einsum("bd,bkd->bk", query, keys), -1e30)
+
+
+def target_loss(
+    model: RelationalTransformer, outputs: Outputs, batch: Batch, arrays: DatabaseArrays, objective: Objective
+) -> tuple[Array, dict[str, Array]]:
+    """Mean loss over the seeds that have a label, every seed by the stype of its target.
+
+    Args:
+        model: for its class keys.
+        outputs: predictions; the first of each context is the target's.
+        batch: device fields.
+        arrays: embeddings and classes.
+        objective: Huber's delta.
+
+    Returns:
+        Loss, and its parts by name. A label that is none of its task's classes is left out and counted in
+        `num_unknown_classes`.
+    """
+    cell = jnp.maximum(batch.target_cell, 0)
+    stype = jnp.take_along_axis(batch.cell_stype, cell[:, None], axis=1)[:, 0]
+    labelled = ~batch.seed_is_padding & ~batch.target_is_null & (batch.target_cell >= 0)
+    classes = jnp.take(arrays.task_classes, jnp.maximum(batch.seed_task, 0), axis=0)
+    is_true_class = (classes == batch.target_vocab[:, None]) & (classes >= 0)
+    in_classes = jnp.any(is_true_class, axis=1)
+    logits = class_logits(model, outputs.query[:, 0], batch, arrays)
+    losses = {
+        "number": huber_loss(outputs.number[:, 0], batch.target_value, objective.huber_delta),
+        "moment": huber_loss(outputs.moment[:, 0], batch.target_value, objective.huber_delta),
+        "truth": boolean_loss(outputs.truth[:, 0], batch.target_value),
+        "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), (classes >= 0) & in_classes[:, None]),
+    }
+    is_word = (stype == CATEGORICAL) | (stype == TEXT)
+    chosen = {
+        "number": labelled & (stype == NUMERICAL),
+        "moment": labelled & (stype == TIMESTAMP),
+        "truth": labelled & (stype == BOOLEAN),
+        "word": labelled & is_word & in_classes,
+    }
+    weights = {kind: mask.astype(jnp.float32) for kind, mask in chosen.items()}
+    total = sum(jnp.sum(jnp.where(chosen[kind], losses[kind], 0.0)) for kind in losses)
+    total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in weights), 1.0)
+    parts = {f"target_{kind}_loss": weighted_mean(losses[kind], weights[kind]) for kind in losses}
+    parts["num_unknown_classes"] = jnp.sum(labelled & is_word & ~in_classes)
+    return total, parts
+
+
+def objective_loss(
+    model: RelationalTransformer, batch: Batch, arrays: DatabaseArrays, key: Array, objective: Objective
+) -> tuple[Array, dict[str, Array]]:
+    """Loss of a training step: target loss + masked_weight * masked loss.
+
+    Args:
+        model: the model.
+        batch: device fields.
+        arrays: embeddings of the batch's database.
+        key: random key of the step; decides which cells are masked.
+        objective: weights.
+
+    Returns:
+        Scalar loss, and metrics by name.
+    """
+    target = jnp.maximum(batch.target_cell, 0)[:, None]
+    if objective.num_masked(batch.seq_len) == 0 or objective.masked_weight == 0:
+        outputs = model(batch, arrays, target)
+        loss, metrics = target_loss(model, outputs, batch, arrays, objective)
+        return loss, {**metrics, "target_loss": loss}
+    cells, is_chosen = choose_masked_cells(batch, key, objective)
+    context = jnp.arange(batch.batch_size)[:, None]
+    is_masked = jnp.zeros_like(batch.cell_is_target).at[context, cells].set(is_chosen)
+    outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1), is_masked)
+    loss, metrics = target_loss(model, outputs, batch, arrays, objective)
+    others = jax.tree.map(lambda field: field[:, 1:], outputs)
+    masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective)
+    total = loss + objective.masked_weight * masked
+    return total, {**metrics, **parts, "target_loss": loss, "masked_loss": masked}

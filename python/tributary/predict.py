@@ -1,0 +1,334 @@
+"""Predictions of a trained run, in the units and keys of the user's database.
+
+`load_run` opens run, database and parameters; `predict_split` answers for a whole split; `write_predictions` streams
+the same to parquet. Described in `documentation/training.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from flax import nnx
+
+from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
+from tributary.checkpoint import CheckpointError, Checkpoints
+from tributary.config import ConfigError, ModelConfig, RunConfig
+from tributary.data import Database, Sampler, database_arrays, sampler_options
+from tributary.losses import class_logits
+from tributary.model import RelationalTransformer
+from tributary.optim import evaluation_params, init_state
+
+Split = Literal["train", "val", "test"]
+
+Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
+"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits."""
+
+
+def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef, Any]:
+    """The model split into its static description and its freshly drawn parameters, a plain pytree of arrays."""
+    model = RelationalTransformer(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
+    graphdef, state = nnx.split(model, nnx.Param)
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def make_forward(graphdef: nnx.GraphDef) -> Forward:
+    """The jitted prediction of target cells."""
+
+    def forward(params: Any, batch: Batch, arrays: DatabaseArrays) -> dict[str, jax.Array]:
+        model = nnx.merge(graphdef, params)
+        outputs = model(batch, arrays, jnp.maximum(batch.target_cell, 0)[:, None])
+        scalars = {name: getattr(outputs, name)[:, 0] for name in ("number", "moment", "truth")}
+        return {**scalars, "classes": class_logits(model, outputs.query[:, 0], batch, arrays)}
+
+    return jax.jit(forward)
+
+
+def find_task(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """The task of a name.
+
+    Raises:
+        ConfigError: the database has no such task.
+    """
+    names = [task["name"] for task in manifest["tasks"]]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
+        raise ConfigError(f"database `{manifest['name']}` has no task `{name}`; {hint}")
+    return manifest["tasks"][names.index(name)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run, ready to predict."""
+
+    path: Path
+    """Folder of the run."""
+    config: RunConfig
+    """Resolved configuration."""
+    database: Database
+    """The opened database."""
+    manifest: dict[str, Any]
+    """Its manifest."""
+    arrays: DatabaseArrays
+    """Its embeddings, on the device."""
+    params: Any
+    """Parameters, on the device."""
+    step: int
+    """Training step they are of."""
+    forward: Forward
+    """The jitted prediction."""
+
+
+def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | Path | None = None) -> Run:
+    """Opens a run.
+
+    Args:
+        run_dir: folder that `train` made.
+        step: `best` (by validation metric; the newest where none was validated), `last`, or a step number.
+        database: another processed database than the one trained on, or its new place.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or the run's database was built anew since.
+        FileNotFoundError: the folder holds no run.
+    """
+    run_dir = Path(run_dir)
+    config = RunConfig.load(run_dir / "config.yaml")
+    opened = Database(str(database if database is not None else config.data.database))
+    arrays = database_arrays(opened)
+    graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
+    template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
+    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    try:
+        if isinstance(step, int):
+            kind = "best" if step in checkpoints.steps("best") else "last"
+            state, progress = checkpoints.restore(kind, template, step=step)
+        else:
+            state, progress = _restore_named(checkpoints, template, step)
+    finally:
+        checkpoints.close()
+    if database is None and opened.build_id not in progress.builds.values():
+        raise CheckpointError(
+            f"{run_dir}: trained on build {', '.join(progress.builds.values())} of {config.data.database}, which is "
+            f"build {opened.build_id} now; name a database explicitly to predict on it all the same"
+        )
+    return Run(
+        path=run_dir,
+        config=config,
+        database=opened,
+        manifest=json.loads(opened.manifest),
+        arrays=jax.device_put(arrays),
+        params=jax.device_put(evaluation_params(state)),
+        step=progress.step,
+        forward=make_forward(graphdef),
+    )
+
+
+def _restore_named(checkpoints: Checkpoints, template: Any, step: str) -> tuple[Any, Any]:
+    if step not in ("best", "last"):
+        raise ValueError(f"step `{step}`: expected best, last or a number")
+    if step == "best" and checkpoints.steps("best"):
+        try:
+            return checkpoints.restore("best", template)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; taking the newest step instead", RuntimeWarning, stacklevel=3)
+    return checkpoints.restore("last", template)
+
+
+def predict_split(
+    run: Run,
+    task: str,
+    split: Split,
+    *,
+    batch_size: int | None = None,
+    max_seeds: int | None = None,
+    database_cutoff: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """Predictions for every seed of a split.
+
+    Args:
+        run: from `load_run`.
+        task: name of the task.
+        split: train, val or test.
+        batch_size: contexts at a time; None: that of the run's validation.
+        max_seeds: at most about so many seeds (whole batches), spread evenly over the split; None: all.
+        database_cutoff: microseconds since 1970 UTC; no row later than this is visible (frozen regime).
+        progress: told (seeds done, seeds in all) after every batch.
+
+    Returns:
+        A row per seed in the order of the split: `seed_index` int64, `entity` (the user's key), `seed_time`
+        timestamp[us] (null at the end of time), `split`, `prediction` and `label` (user's units, class text, or
+        boolean; label null where unknown), `probability` (boolean: of true; categorical: of the predicted class).
+    """
+    options = {"batch_size": batch_size, "max_seeds": max_seeds, "database_cutoff": database_cutoff}
+    tables = list(_predicted_tables(run, task, split, progress=progress, **options))
+    return pa.concat_tables(tables) if tables else _schema(run, find_task(run.manifest, task)).empty_table()
+
+
+def write_predictions(
+    run: Run,
+    task: str,
+    split: Split,
+    out_parquet: str | Path,
+    *,
+    batch_size: int | None = None,
+    max_seeds: int | None = None,
+    database_cutoff: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Streams `predict_split` to a parquet file, which appears under its name only when it is complete.
+
+    Returns:
+        Number of rows written.
+    """
+    out_parquet = Path(out_parquet)
+    partial = out_parquet.with_name(f".{out_parquet.name}.partial")
+    options = {"batch_size": batch_size, "max_seeds": max_seeds, "database_cutoff": database_cutoff}
+    num_rows = 0
+    out_parquet.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with pq.ParquetWriter(partial, _schema(run, find_task(run.manifest, task))) as writer:
+            for table in _predicted_tables(run, task, split, progress=progress, **options):
+                writer.write_table(table)
+                num_rows += table.num_rows
+        partial.replace(out_parquet)
+    finally:
+        partial.unlink(missing_ok=True)
+    return num_rows
+
+
+def spread_steps(num_steps: int, batch_size: int, max_seeds: int | None) -> Iterable[int]:
+    """Steps of a pass that hold at most about `max_seeds` seeds, evenly apart."""
+    if max_seeds is None or num_steps * batch_size <= max_seeds:
+        return range(num_steps)
+    kept = max(1, min(num_steps, max_seeds // batch_size))
+    return [step * num_steps // kept for step in range(kept)]
+
+
+def _predicted_tables(
+    run: Run,
+    task: str,
+    split: Split,
+    *,
+    batch_size: int | None,
+    max_seeds: int | None,
+    database_cutoff: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[pa.Table]:
+    described = find_task(run.manifest, task)
+    if max_seeds is not None and max_seeds < 1:
+        raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
+    size = batch_size or run.config.train.eval_batch_size
+    if max_seeds is not None:
+        size = min(size, max_seeds)
+    options = {**sampler_options(run.config.data), "database_cutoff": database_cutoff}
+    sampler = Sampler(
+        run.database, [task], split=split, batch_size=size, shuffle=False, rng_seed=run.config.run.seed, **options
+    )
+    with sampler:
+        steps = spread_steps(sampler.steps_per_epoch, size, max_seeds)
+        total = min(sampler.num_seeds, len(list(steps)) * size)
+        done = 0
+        # A whole pass is drawn ahead by the sampler's threads; a part of one is drawn step by step.
+        batches = iter(sampler) if isinstance(steps, range) else (sampler.batch(step) for step in steps)
+        for batch in batches:
+            outputs = jax.device_get(run.forward(run.params, jax.device_put(batch.device_fields()), run.arrays))
+            table = _to_table(run, described, split, batch, outputs)
+            done += table.num_rows
+            if progress is not None:
+                progress(done, total)
+            yield table
+
+
+def _key_type(run: Run, task: dict[str, Any]) -> pa.DataType:
+    table = run.manifest["tables"][task["anchor_table"]]
+    if table["primary_key"] is None or table["num_rows"] == 0:
+        return pa.int64()
+    key = run.database.row_keys(table["name"], np.zeros(1, np.int64))[0]
+    if isinstance(key, str):
+        return pa.string()
+    return pa.uint64() if table.get("key_kind") == "uint" else pa.int64()
+
+
+def _schema(run: Run, task: dict[str, Any]) -> pa.Schema:
+    answers = {"numerical": pa.float64(), "timestamp": pa.timestamp("us"), "boolean": pa.bool_()}
+    answer = answers.get(task["target_stype"], pa.string())
+    fields = {
+        "seed_index": pa.int64(),
+        "entity": _key_type(run, task),
+        "seed_time": pa.timestamp("us"),
+        "split": pa.string(),
+        "prediction": answer,
+        "probability": pa.float64(),
+        "label": answer,
+    }
+    return pa.schema(list(fields.items()))
+
+
+def _to_table(
+    run: Run, task: dict[str, Any], split: Split, batch: Batch, outputs: dict[str, np.ndarray]
+) -> pa.Table:
+    real = ~batch.seed_is_padding
+    schema = _schema(run, task)
+    table = run.manifest["tables"][task["anchor_table"]]
+    rows = batch.seed_row[real]
+    times = batch.seed_time[real]
+    prediction, probability, label = _decode(run, task, batch, outputs)
+    is_null = batch.target_is_null[real]
+    columns = {
+        "seed_index": pa.array(batch.seed_index[real]),
+        "entity": rows if table["primary_key"] is None else run.database.row_keys(table["name"], rows),
+        "seed_time": pa.array(times, pa.timestamp("us"), mask=times == END_OF_TIME),
+        "split": pa.array([split] * len(rows)),
+        "prediction": pa.array(prediction[real], schema.field("prediction").type),
+        "probability": pa.nulls(len(rows), pa.float64()) if probability is None else pa.array(probability[real]),
+        "label": pa.array(label[real], schema.field("label").type, mask=is_null),
+    }
+    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def _decode(
+    run: Run, task: dict[str, Any], batch: Batch, outputs: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Prediction, probability and label of every context in the user's units."""
+    stype = task["target_stype"]
+    if stype == "numerical":
+        mean, std = task["statistics"]["mean"], task["statistics"]["std"]
+        values = outputs["number"].astype(np.float64) * std + mean
+        return values, None, batch.target_value.astype(np.float64) * std + mean
+    if stype == "timestamp":
+        mean, std = run.manifest["time"]["mean_us"], run.manifest["time"]["std_us"]
+        moments = [
+            np.rint(z.astype(np.float64) * std + mean).astype("datetime64[us]")
+            for z in (outputs["moment"], batch.target_value)
+        ]
+        return moments[0], None, moments[1]
+    if stype == "boolean":
+        probability = 1.0 / (1.0 + np.exp(-outputs["truth"].astype(np.float64)))
+        return probability >= 0.5, probability, batch.target_value > 0.5
+    logits = outputs["classes"].astype(np.float64)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    best = weights.argmax(axis=1)
+    probability = weights[np.arange(len(best)), best] / weights.sum(axis=1)
+    classes = np.array(task["classes"], np.int64)
+    return _class_texts(run, task, classes[best]), probability, _class_texts(run, task, batch.target_vocab)
+
+
+def _class_texts(run: Run, task: dict[str, Any], ids: np.ndarray) -> np.ndarray:
+    """The user's values of vocabulary ids; a categorical value is stored as `<column> is <value>`."""
+    distinct, inverse = np.unique(np.maximum(ids, 0), return_inverse=True)
+    texts = run.database.vocab(distinct.tolist())
+    if task["target_stype"] == "categorical":
+        texts = [text.removeprefix(f"{task['target_column']} is ") for text in texts]
+    return np.array(texts, object)[inverse]
