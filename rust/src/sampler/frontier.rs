@@ -264,6 +264,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    use crate::sampler::rng::Rng;
+
     proptest! {
         #[test]
         fn the_stamped_map_is_a_map(rounds in prop::collection::vec(prop::collection::vec((0u64..200, 0u32..9), 0..150), 1..4)) {
