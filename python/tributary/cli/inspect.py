@@ -50,7 +50,7 @@ def _print(console: "Console", manifest: "Manifest", only: str | None) -> None:
     from tributary.cli.summary import columns_table, tables_table, tasks_table
 
     tables = [table for table in manifest.tables if only in (None, table.name)]
-    if not tables:
+    if only is not None and not tables:
         raise ValueError(f"no table `{only}`; there are {', '.join(f'`{t.name}`' for t in manifest.tables)}")
     if only is None:
         console.print(f"[bold]{escape(manifest.name)}[/bold], build {manifest.build_id}")

@@ -4,6 +4,7 @@ The native module parses and checks the file, fills in every default and keeps t
 the result gets names and types.
 """
 
+import glob
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class TaskDescription:
     def is_cell_masking(self) -> bool:
         """Whether the task predicts a column of the anchor table itself."""
         return self.query is None and self.table is None
+
+    @property
+    def may_add_texts(self) -> bool:
+        """Whether its labels are texts that the tables need not hold."""
+        return not self.is_cell_masking and self.target_stype in ("categorical", "text")
 
     @property
     def label_columns(self) -> list[str]:
@@ -83,9 +89,12 @@ class Description:
 
 
 def _files(folder: Path, patterns: list[str]) -> list[Path]:
+    """Part files in the native module's order; a pattern knows `*` and `?` only, and hidden files must be named."""
     files = []
     for pattern in patterns:
-        exact = folder / pattern
-        # only `*` and `?` are patterns, as in the native module
-        files += [exact] if exact.exists() else sorted(folder.glob(pattern.replace("[", "[[]")))
+        if (folder / pattern).exists():
+            files.append(folder / pattern)
+        else:
+            found = glob.glob(pattern.replace("[", "[[]"), root_dir=folder)
+            files += [folder / name for name in sorted(found)]
     return files

@@ -95,8 +95,7 @@ def preprocess(
         FileExistsError: The output exists and was made from something else.
         OSError: A file cannot be read or written, or another run is making the same output.
     """
-    run = _Run(Path(input_dir), Path(os.path.abspath(output)), embedder or make_embedder("hash"), options, watcher)
-    return run.go()
+    return _Run(Path(input_dir), Path(output), embedder or make_embedder("hash"), options, watcher).go()
 
 
 def verify(path: str | os.PathLike[str]) -> str:
@@ -138,7 +137,8 @@ class _Run:
         watcher: Watcher | None,
     ) -> None:
         self._input_dir = input_dir
-        self._output = output
+        self._output = Path(os.path.abspath(output))
+        self._named_output = output
         self._embedder = embedder
         self._options = options or PreprocessOptions()
         self._watcher = watcher or Silence()
@@ -218,19 +218,22 @@ class _Run:
     def _fingerprints(self) -> dict[str, str]:
         """What each stage has to be made from, in the order of the stages.
 
-        A task depends on the tasks before it, whose texts take the vocabulary ids before its own.
+        A task depends on its place among the tasks, for its number, and on those before it that may add texts to
+        the vocabulary, whose ids come before those of its own texts.
         """
         options = self._options
         encode = _headwater.encode_fingerprint(
             self._input_dir, metadata=options.metadata, strict=options.strict, stats_until=options.stats_until
         )
         expected = {ENCODE: encode}
-        before = encode
-        for task in self._description.tasks:
+        before = [encode]
+        for place, task in enumerate(self._description.tasks):
             labels = None if task.table is None else file_fingerprint(self._input_dir / task.table)
-            before = fingerprint(before, task.name, task.raw, labels)
-            expected[task_stage(task.name)] = before
-        expected[EMBED] = fingerprint(before, self._embedder.identity)
+            value = fingerprint(before, place, task.name, task.raw, labels)
+            expected[task_stage(task.name)] = value
+            if task.may_add_texts:
+                before.append(value)
+        expected[EMBED] = fingerprint(list(expected.values()), self._embedder.identity)
         return expected
 
     def _is_up_to_date(self) -> bool:
@@ -265,7 +268,7 @@ class _Run:
         return True
 
     def _outcome(self, *, reused: tuple[str, ...], is_up_to_date: bool) -> Outcome:
-        return Outcome(self._output, open_manifest(self._output), is_up_to_date, reused, self._seconds)
+        return Outcome(self._named_output, open_manifest(self._output), is_up_to_date, reused, self._seconds)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
