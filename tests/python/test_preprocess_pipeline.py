@@ -14,7 +14,7 @@ import pytest
 from tributary import _headwater
 from tributary.embed import make_embedder
 from tributary.errors import SchemaError
-from tributary.preprocess import Outcome, PreprocessOptions, SqlLimits, open_manifest, preprocess, verify
+from tributary.preprocess import Outcome, PreprocessOptions, SqlLimits, open_manifest, plan, preprocess, verify
 
 
 class Recorder:
@@ -260,6 +260,35 @@ def test_a_slow_query_is_stopped(shop, tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="query of task `churn`: took longer than 1 seconds"):
         _run(shop, tmp_path / "db", sql=SqlLimits(seconds=1))
     assert not (tmp_path / "db").exists()
+
+
+def test_an_input_that_changes_meanwhile_is_refused(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shop.write()
+    encode = _headwater.encode
+
+    def encode_and_change(*arguments: Any, **options: Any) -> str:
+        report = encode(*arguments, **options)
+        shop.tables["products"]["price"][0] = 7.0
+        shop.write()
+        return report
+
+    monkeypatch.setattr(_headwater, "encode", encode_and_change)
+    with pytest.raises(SchemaError, match="changed while they were read"):
+        _run(shop, tmp_path / "db")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
+
+
+def test_a_plan_writes_nothing(shop, tmp_path: Path) -> None:
+    shop.write()
+    stages = ["encode", "task churn", "task spend", "task country", "embed"]
+    planned = plan(shop.folder, tmp_path / "db")
+    assert planned.stages == dict.fromkeys(stages, True)
+    assert planned.table_bytes["orders"] == (shop.folder / "orders.parquet").stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shop"]
+    _run(shop, tmp_path / "db")
+    assert plan(shop.folder, tmp_path / "db").stages == dict.fromkeys(stages, False)
+    with pytest.raises(FileExistsError, match="--force"):
+        plan(shop.folder, tmp_path / "db", options=PreprocessOptions(strict=True))
 
 
 def test_output_and_input_stay_apart(shop, tmp_path: Path) -> None:

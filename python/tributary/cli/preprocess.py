@@ -35,6 +35,9 @@ def preprocess(
         bool,
         typer.Option("--force", help="Replace an output made from something else, keeping stages that still fit."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check description and queries, say what would be done, write nothing.")
+    ] = False,
     threads: Annotated[
         int,
         typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core. Same result for any."),
@@ -55,9 +58,9 @@ def preprocess(
     """
     from tributary.cli.console import output as console
     from tributary.cli.progress import ProgressWatcher
-    from tributary.cli.summary import print_summary
+    from tributary.cli.summary import print_plan, print_summary
     from tributary.embed import make_embedder
-    from tributary.preprocess import PreprocessOptions, SqlLimits
+    from tributary.preprocess import PreprocessOptions, SqlLimits, plan
     from tributary.preprocess import preprocess as run
 
     options = PreprocessOptions(
@@ -68,8 +71,12 @@ def preprocess(
         force=force,
         sql=SqlLimits(seconds=sql_timeout, memory_bytes=int(sql_memory * 2**30)),
     )
+    maker = make_embedder(embedder)
     with ProgressWatcher() as watcher:
-        outcome = run(input_dir, output, embedder=make_embedder(embedder), options=options, watcher=watcher)
+        if dry_run:
+            print_plan(console(), plan(input_dir, output, embedder=maker, options=options, watcher=watcher))
+            return
+        outcome = run(input_dir, output, embedder=maker, options=options, watcher=watcher)
     for warning in outcome.manifest.all_warnings:
         watcher.warn(warning)
     print_summary(console(), outcome)

@@ -12,7 +12,7 @@ from rich.table import Table
 from tributary.metadata import ColumnManifest, Manifest, TableManifest, TaskManifest
 
 if TYPE_CHECKING:
-    from tributary.preprocess import Outcome
+    from tributary.preprocess import Outcome, Plan
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,6 +32,16 @@ def print_summary(console: Console, outcome: "Outcome") -> None:
     if outcome.reused:
         _say(console, f"taken over from an earlier run: {', '.join(outcome.reused)}")
     _say(console, f"next: tributary inspect {outcome.output}")
+
+
+def print_plan(console: Console, plan: "Plan") -> None:
+    """What a run of preprocessing would do."""
+    grid = _grid("table", ">parquet")
+    for table, size in plan.table_bytes.items():
+        grid.add_row(escape(table), _bytes(size))
+    console.print(grid)
+    for stage, is_made in plan.stages.items():
+        _say(console, f"{stage}: {'would be made' if is_made else 'is there already'}")
 
 
 def tables_table(manifest: Manifest) -> Table:

@@ -1,7 +1,15 @@
 """From parquet files and `metadata.json` to a processed database (DESIGN section 3)."""
 
 # the road
-from tributary.preprocess.pipeline import Outcome, PreprocessOptions, open_manifest, preprocess, verify
+from tributary.preprocess.pipeline import (
+    Outcome,
+    Plan,
+    PreprocessOptions,
+    open_manifest,
+    plan,
+    preprocess,
+    verify,
+)
 
 # what a task's SQL may take, and who watches
 from tributary.preprocess.progress import Silence, Watcher
@@ -9,11 +17,13 @@ from tributary.preprocess.sql_engine import SqlLimits
 
 __all__ = [
     "Outcome",
+    "Plan",
     "PreprocessOptions",
     "Silence",
     "SqlLimits",
     "Watcher",
     "open_manifest",
+    "plan",
     "preprocess",
     "verify",
 ]

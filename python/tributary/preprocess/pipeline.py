@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tributary import _headwater
 from tributary.embed import Embedder, make_embedder
-from tributary.errors import FormatError, TributaryError
+from tributary.errors import FormatError, SchemaError, TributaryError
 from tributary.metadata import Description, Manifest, TaskDescription
 from tributary.preprocess.embedding import embed_database
 from tributary.preprocess.labels import LabelQueries
@@ -70,6 +72,17 @@ class Outcome:
     """Wall-clock time of each stage that ran."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    stages: dict[str, bool]
+    """Every stage, in order; whether it would be made anew."""
+
+    table_bytes: dict[str, int]
+    """Size of the parquet files of each table."""
+
+
 def preprocess(
     input_dir: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -96,6 +109,33 @@ def preprocess(
         OSError: A file cannot be read or written, or another run is making the same output.
     """
     return _Run(Path(input_dir), Path(output), embedder or make_embedder("hash"), options, watcher).go()
+
+
+def plan(
+    input_dir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    embedder: Embedder | None = None,
+    options: PreprocessOptions | None = None,
+    watcher: Watcher | None = None,
+) -> Plan:
+    """Says what `preprocess` would do, after checking the description and the queries; writes nothing.
+
+    Args:
+        input_dir: As for `preprocess`, like the rest.
+        output: The folder that would be made.
+        embedder: What would make the vectors.
+        options: How it would be done.
+        watcher: Who is told of warnings.
+
+    Returns:
+        The stages, each with whether it would be made anew.
+
+    Raises:
+        SchemaError: The description or a query is not what it should be.
+        FileExistsError: The output exists and was made from something else.
+    """
+    return _Run(Path(input_dir), Path(output), embedder or make_embedder("hash"), options, watcher).plan()
 
 
 def verify(path: str | os.PathLike[str]) -> str:
@@ -145,6 +185,7 @@ class _Run:
         self._seconds: dict[str, float] = {}
         self._description = Description.from_json(_headwater.read_metadata(self._options.metadata or input_dir))
         _keep_apart(input_dir, output)
+        self._input_state = self._stat_input()
         self._expected = self._fingerprints()
 
     def go(self) -> Outcome:
@@ -156,6 +197,25 @@ class _Run:
                 return self._outcome(reused=(), is_up_to_date=True)
             reused = self._make(staging)
         return self._outcome(reused=tuple(reused), is_up_to_date=False)
+
+    def plan(self) -> Plan:
+        if self._is_up_to_date():
+            kept = set(self._expected)
+        else:
+            kept = set()
+            for folder in (Staging(self._output).database, self._output):
+                record = StageRecord(folder)
+                kept |= {stage for stage, value in self._expected.items() if record.has(stage, value)}
+        tasks = [task for task in self._description.tasks if task_stage(task.name) not in kept]
+        with TemporaryDirectory() as scratch:
+            queries = LabelQueries(self._description, tasks, self._input_dir, Path(scratch), self._options.sql)
+            with closing(queries):
+                queries.check(self._watcher)
+        files = self._description.table_files(self._input_dir)
+        return Plan(
+            stages={stage: stage not in kept for stage in self._expected},
+            table_bytes={table: sum(path.stat().st_size for path in paths) for table, paths in files.items()},
+        )
 
     def _make(self, staging: Staging) -> list[str]:
         record = StageRecord(staging.database)
@@ -175,6 +235,8 @@ class _Run:
                 embed_database(staging.database, self._embedder, staging.scratch, self._watcher)
                 record.finish(EMBED, self._expected[EMBED])
         with self._stage("publish"):
+            if self._stat_input() != self._input_state:
+                raise SchemaError(f"the files of {self._input_dir} changed while they were read; run again")
             _headwater.publish(staging.database)
             staging.publish()
         return reused
@@ -235,6 +297,16 @@ class _Run:
                 before.append(value)
         expected[EMBED] = fingerprint(list(expected.values()), self._embedder.identity)
         return expected
+
+    def _stat_input(self) -> dict[str, tuple[int, int, int]]:
+        """Size, time of change and identity of every file the database is made from."""
+        state = {}
+        labels = [self._input_dir / task.table for task in self._description.tasks if task.table is not None]
+        for path in [*chain.from_iterable(self._description.table_files(self._input_dir).values()), *labels]:
+            if path.exists():
+                found = path.stat()
+                state[os.fspath(path)] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        return state
 
     def _is_up_to_date(self) -> bool:
         """Whether the output is there and made from the same input.
