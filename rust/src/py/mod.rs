@@ -6,6 +6,7 @@
 mod database;
 mod errors;
 mod preprocess;
+mod sampler;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -28,6 +29,8 @@ mod _headwater {
     use super::database::PyDatabase;
     #[pymodule_export]
     use super::errors::{FormatError, SchemaError, TributaryError};
+    #[pymodule_export]
+    use super::sampler::PySampler;
     #[pymodule_export]
     use super::preprocess::{read_metadata, verify};
 

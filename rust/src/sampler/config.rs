@@ -86,6 +86,7 @@ impl Split {
 
 /// The options of a sampler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, named as users name them
 pub struct SamplerConfig {
     /// Names of the tasks; their seeds follow each other in this order.
     pub tasks: Vec<String>,

@@ -76,9 +76,7 @@ impl Asked<'_> {
     #[inline]
     fn shows_label(&self, seed: usize) -> bool {
         let label = Label { time: self.seeds.times[seed], split: self.seeds.splits[seed] };
-        seed != self.index
-            && self.seeds.is_null[seed] == 0
-            && self.visibility.label(label, self.plan.horizon)
+        seed != self.index && self.seeds.is_null[seed] == 0 && self.visibility.label(label, self.plan.horizon)
     }
 
     /// Whether the target column may be shown in another row of the anchor table (kind cell).
@@ -116,6 +114,11 @@ impl<'a> Walker<'a> {
         self.frontier.rows()
     }
 
+    /// The number of a row found for the last context.
+    pub fn number(&self, table: u32, row: u32) -> Option<u32> {
+        self.frontier.number(table, row).ok()
+    }
+
     /// Writes the context of a seed.
     ///
     /// # Panics
@@ -125,8 +128,7 @@ impl<'a> Walker<'a> {
         let (view, index) = (self.view, seed.index as usize);
         let seeds = &view.tasks[seed.task.idx()];
         let (seed_time, split) = (seeds.times[index], seeds.splits[index]);
-        let visibility =
-            Visibility::new(seed_time, split, self.config.strict_time, self.config.database_cutoff);
+        let visibility = Visibility::new(seed_time, split, self.config.strict_time, self.config.database_cutoff);
         let asked = Asked { plan, seeds, index, visibility };
         write_seed(asked, seed, canvas);
         self.frontier.clear();
@@ -181,8 +183,13 @@ impl<'a> Walker<'a> {
         let mut links = 0;
         for link in &plan.parents {
             if let Some(row) = record.parent(link.slot) {
-                let parent =
-                    Visit { table: link.table, row, hop: visit.hop + 1, from: local as u32, via: Via::Parent(link.key) };
+                let parent = Visit {
+                    table: link.table,
+                    row,
+                    hop: visit.hop + 1,
+                    from: local as u32,
+                    via: Via::Parent(link.key),
+                };
                 links += usize::from(self.meet_parent(asked, parent, link.key, local, links, canvas));
             }
         }
@@ -361,8 +368,7 @@ impl<'a> Walker<'a> {
                 && column.position == target.position
             {
                 if local == 0 {
-                    *canvas.target_cell =
-                        cells.target(local, asked.plan.target_column, asked.plan.target_stype) as i32;
+                    *canvas.target_cell = cells.target(local, asked.plan.target_column, asked.plan.target_stype) as i32;
                     continue;
                 } else if target.is_removed || !asked.shows_target_of(visit.row) {
                     continue;

@@ -1,1 +1,533 @@
-//! One context as a person reads it.
+//! One context as a person reads it: which rows, reached how, with which cells, and what stayed hidden and why.
+//!
+//! The context is made by the same walk as in a batch; what was hidden is counted afterwards from the visited rows.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::collate::{Batch, Shape};
+use super::context::Walker;
+use super::frontier::{Via, Visit};
+use super::plan::TaskPlan;
+use super::seeds::Seed;
+use super::temporal::{END_OF_TIME, Label, Visibility};
+use super::{Core, Sampler};
+use crate::database::{Database, View};
+use crate::error::{Error, Result};
+use crate::format::record::Cell;
+use crate::ids::{RowId, TableId};
+use crate::inspect::{cell_value, key_json};
+use crate::manifest::{ColumnManifest, ColumnStatistics, Manifest, TaskManifest};
+use crate::stype::Stype;
+use crate::timestamp;
+
+/// Hidden rows named per link.
+const EXAMPLES: usize = 3;
+
+/// A context, decoded.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The task's name.
+    pub task: String,
+    /// Position among all seeds of the task.
+    pub seed_index: u32,
+    /// The epoch whose draws are shown.
+    pub epoch: u64,
+    /// The seed's split.
+    pub split: &'static str,
+    /// The seed's time, or `None` at the end of time.
+    pub seed_time: Option<String>,
+    /// The entity's table.
+    pub entity_table: String,
+    /// The entity's row.
+    pub entity_row: u32,
+    /// The entity's primary key.
+    pub entity: Value,
+    /// The column asked for.
+    pub target_column: String,
+    /// Its semantic type.
+    pub target_stype: Stype,
+    /// The label, null where none is known. It is in no cell of the context.
+    pub label: Value,
+    /// Columns the task hides everywhere, as `table.column`.
+    pub removed_columns: Vec<String>,
+    /// Visited rows in the order of their local numbers.
+    pub rows: Vec<ExplainedRow>,
+    /// Sums over the context.
+    pub counts: Counts,
+}
+
+/// Sums over a context.
+#[derive(Debug, Default, Serialize)]
+pub struct Counts {
+    /// Rows visited.
+    pub rows: usize,
+    /// Cells shown, the target included.
+    pub cells: usize,
+    /// Cells a context has room for.
+    pub seq_len: usize,
+    /// Links from visited rows to rows that are not visible at the seed's time.
+    pub hidden_by_time: usize,
+    /// Links from visited rows to visible rows that were not visited, for lack of room or by the limits.
+    pub hidden_by_budget: usize,
+    /// Target cells hidden in other rows of the entity's table.
+    pub hidden_targets: usize,
+}
+
+/// One visited row.
+#[derive(Debug, Serialize)]
+pub struct ExplainedRow {
+    /// Its local number.
+    pub local: usize,
+    /// Its table; the task's name for rows of the task itself.
+    pub table: String,
+    /// Its row, or seed, number.
+    pub row: u32,
+    /// Its primary key.
+    pub key: Value,
+    /// Links from the seed's row.
+    pub hop: u32,
+    /// Local number of the row it was reached from; none for the first.
+    pub from: Option<usize>,
+    /// How it was reached: `seed`, `parent`, `child` or `history`.
+    pub kind: &'static str,
+    /// The foreign key it was reached by, as `table.column`.
+    pub link: Option<String>,
+    /// Its time.
+    pub time: Option<String>,
+    /// Its cells in the context.
+    pub cells: Vec<ExplainedCell>,
+    /// The target cell of this row is hidden: its label is not known yet, or it is in a later split.
+    pub has_hidden_target: bool,
+    /// Linked rows that are not in the context.
+    pub hidden: Vec<HiddenRows>,
+}
+
+/// One cell of the context.
+#[derive(Debug, Serialize)]
+pub struct ExplainedCell {
+    /// Its column.
+    pub column: String,
+    /// Its semantic type.
+    pub stype: Stype,
+    /// Its value in the user's units; null for a missing one and for the target.
+    pub value: Value,
+    /// It is the masked target.
+    pub is_target: bool,
+}
+
+/// Rows linked to a visited row by one foreign key that are not in the context.
+#[derive(Debug, Serialize)]
+pub struct HiddenRows {
+    /// `parent`, `child` or `history`.
+    pub kind: &'static str,
+    /// The foreign key, as `table.column`.
+    pub link: String,
+    /// `time` or `budget`.
+    pub reason: &'static str,
+    /// How many.
+    pub count: usize,
+    /// Some of them: the primary key, or the row where there is none, and the time.
+    pub examples: Vec<HiddenRow>,
+}
+
+/// A row that is not in the context.
+#[derive(Debug, Serialize)]
+pub struct HiddenRow {
+    /// Its primary key, or its row number where the table has no keys.
+    pub key: Value,
+    /// Its time.
+    pub time: Option<String>,
+}
+
+impl Sampler {
+    /// The context at a position of the order of seeds, decoded.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a fixed order has no such position; [`Error::Format`] when the content is damaged.
+    pub fn explain(&self, position: u64) -> Result<Explanation> {
+        let seed = self.core.order.seeds(position, 1).next().flatten().ok_or_else(|| {
+            Error::Argument(format!("position {position} is out of range; there are {} seeds", self.num_seeds()))
+        })?;
+        explain(&self.core, seed)
+    }
+
+    /// The context of a seed given by its task and its position among all seeds of the task, decoded.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the sampler does not have the task or the task no such seed.
+    pub fn explain_seed(&self, task: &str, index: u32) -> Result<Explanation> {
+        let found = self.core.database.manifest().task(task).filter(|task| self.core.plans[task.id.idx()].is_some());
+        let task = found.ok_or_else(|| Error::Argument(format!("the sampler has no task `{task}`")))?;
+        if index >= task.num_seeds {
+            let (name, seeds) = (&task.name, task.num_seeds);
+            return Err(Error::Argument(format!("task `{name}` has {seeds} seeds, seed {index} was asked for")));
+        }
+        explain(&self.core, Seed { task: task.id, index, epoch: 0 })
+    }
+}
+
+fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
+    let view = core.database.view();
+    let mut walker = core.walker(&view);
+    let mut batch = Batch::with_capacity(Shape { contexts: 1, ..core.shape });
+    let walked = core.guard(|| walker.walk(seed, &mut batch.push()))?;
+    let manifest = core.database.manifest();
+    let task = &manifest.tasks[seed.task.idx()];
+    let plan = core.plans[seed.task.idx()].as_ref().ok_or_else(|| core.damaged())?;
+    let seeds = &view.tasks[seed.task.idx()];
+    let index = seed.index as usize;
+    let (seed_time, split) = (seeds.times[index], seeds.splits[index]);
+    let reader = Reader {
+        database: &core.database,
+        manifest,
+        view: &view,
+        task,
+        plan,
+        target: target_description(task),
+        visibility: Visibility::new(seed_time, split, core.config.strict_time, core.config.database_cutoff),
+        seed: index,
+        walker: &walker,
+        visited: walked.rows,
+    };
+    let mut rows = reader.rows()?;
+    for at in 0..walked.cells {
+        let local = batch.cell_row[at] as usize;
+        let cell = reader.cell(batch.cell_column[at], batch.cell_is_target[at], &rows[local], &walker.rows()[local])?;
+        rows[local].cells.push(cell);
+    }
+    let hidden_by = |reason| rows.iter().flat_map(|row| &row.hidden).filter(move |hidden| hidden.reason == reason);
+    let counts = Counts {
+        rows: walked.rows,
+        cells: walked.cells,
+        seq_len: core.shape.cells,
+        hidden_by_time: hidden_by("time").map(|hidden| hidden.count).sum(),
+        hidden_by_budget: hidden_by("budget").map(|hidden| hidden.count).sum(),
+        hidden_targets: rows.iter().filter(|row| row.has_hidden_target).count(),
+    };
+    Ok(Explanation {
+        task: task.name.clone(),
+        seed_index: seed.index,
+        epoch: seed.epoch,
+        split: ["train", "val", "test"].get(split as usize).copied().ok_or_else(|| core.damaged())?,
+        seed_time: (seed_time != END_OF_TIME).then(|| timestamp::format(seed_time)),
+        entity_table: manifest.tables[task.anchor_table.idx()].name.clone(),
+        entity_row: seeds.rows[index],
+        entity: key_json(core.database.key(task.anchor_table, RowId(seeds.rows[index]))?.as_ref()),
+        target_column: task.target_column.clone(),
+        target_stype: task.target_stype,
+        label: reader.label(index)?,
+        removed_columns: task.remove_columns.iter().map(|id| reader.column_name(id.0)).collect(),
+        rows,
+        counts,
+    })
+}
+
+/// The target of a task as a column, so that labels decode like cells.
+fn target_description(task: &TaskManifest) -> ColumnManifest {
+    ColumnManifest {
+        id: task.target_column_id,
+        name: task.target_column.clone(),
+        stype: task.target_stype,
+        description: String::new(),
+        statistics: ColumnStatistics {
+            mean: Some(task.statistics.mean),
+            std: Some(task.statistics.std),
+            ..ColumnStatistics::default()
+        },
+    }
+}
+
+fn time_text(time: i64) -> Option<String> {
+    (time != i64::MIN && time != i64::MAX).then(|| timestamp::format(time))
+}
+
+/// Decodes what a walk left behind.
+struct Reader<'a> {
+    database: &'a Database,
+    manifest: &'a Manifest,
+    view: &'a View<'a>,
+    task: &'a TaskManifest,
+    plan: &'a TaskPlan,
+    target: ColumnManifest,
+    visibility: Visibility,
+    seed: usize,
+    walker: &'a Walker<'a>,
+    visited: usize,
+}
+
+impl Reader<'_> {
+    fn rows(&self) -> Result<Vec<ExplainedRow>> {
+        let visits = &self.walker.rows()[..self.visited];
+        visits.iter().enumerate().map(|(local, visit)| self.row(local, visit)).collect()
+    }
+
+    fn row(&self, local: usize, visit: &Visit) -> Result<ExplainedRow> {
+        let is_seed = self.is_own_table(visit.table);
+        let time = self.time(visit.table, visit.row);
+        let (kind, link) = match visit.via {
+            Via::Seed => ("seed", None),
+            Via::Parent(key) => ("parent", Some(key)),
+            Via::Child(key) if is_seed => ("history", Some(key)),
+            Via::Child(key) => ("child", Some(key)),
+        };
+        Ok(ExplainedRow {
+            local,
+            table: self.table_name(visit.table).to_owned(),
+            row: visit.row,
+            key: if is_seed { Value::Null } else { self.key(visit.table, visit.row)? },
+            hop: visit.hop,
+            from: link.map(|_| visit.from as usize),
+            kind,
+            link: link.map(|key| self.link_name(key)),
+            time: time_text(time),
+            cells: vec![],
+            has_hidden_target: local > 0
+                && visit.table == self.plan.anchor_table
+                && self.plan.target.is_some_and(|target| target.is_removed || !self.shows_target_of(visit.row)),
+            hidden: if is_seed { self.hidden_entity(visit)? } else { self.hidden_links(visit)? },
+        })
+    }
+
+    fn is_own_table(&self, table: u32) -> bool {
+        table as usize >= self.view.tables.len()
+    }
+
+    fn table_name(&self, table: u32) -> &str {
+        self.manifest.tables.get(table as usize).map_or(&self.task.name, |table| &table.name)
+    }
+
+    /// `table.column` of a foreign key.
+    fn link_name(&self, key: u32) -> String {
+        let found = self.manifest.foreign_keys().find(|(_, known)| known.id.0 == key);
+        found.map_or_else(
+            || format!("{}.{}", self.task.name, self.task.anchor_key.as_deref().unwrap_or("entity")),
+            |(table, key)| format!("{}.{}", table.name, key.column),
+        )
+    }
+
+    fn column_name(&self, id: u32) -> String {
+        let mut all = self.manifest.tables.iter().flat_map(|table| table.columns.iter().map(move |c| (table, c)));
+        all.find(|(_, column)| column.id.0 == id)
+            .map_or_else(|| id.to_string(), |(table, column)| format!("{}.{}", table.name, column.name))
+    }
+
+    fn time(&self, table: u32, row: u32) -> i64 {
+        match self.view.tables.get(table as usize) {
+            Some(table) => table.record(RowId(row)).time(),
+            None => self.view.tasks[self.task.id.idx()].times[row as usize],
+        }
+    }
+
+    fn key(&self, table: u32, row: u32) -> Result<Value> {
+        Ok(key_json(self.database.key(TableId(table), RowId(row))?.as_ref()))
+    }
+
+    fn is_visited(&self, table: u32, row: u32) -> bool {
+        self.walker.number(table, row).is_some_and(|number| (number as usize) < self.visited)
+    }
+
+    fn shows_label(&self, seed: usize) -> bool {
+        let seeds = &self.view.tasks[self.task.id.idx()];
+        let label = Label { time: seeds.times[seed], split: seeds.splits[seed] };
+        seed != self.seed && seeds.is_null[seed] == 0 && self.visibility.label(label, self.plan.horizon)
+    }
+
+    fn seeds_of(&self, row: u32) -> &[u32] {
+        let seeds = &self.view.tasks[self.task.id.idx()];
+        &seeds.indices[seeds.indptr[row as usize] as usize..seeds.indptr[row as usize + 1] as usize]
+    }
+
+    fn shows_target_of(&self, row: u32) -> bool {
+        self.seeds_of(row).iter().any(|&seed| self.shows_label(seed as usize))
+    }
+
+    /// The entity of a seed's row where it is not in the context.
+    fn hidden_entity(&self, visit: &Visit) -> Result<Vec<HiddenRows>> {
+        let anchor = self.view.tasks[self.task.id.idx()].rows[visit.row as usize];
+        let table = self.plan.anchor_table;
+        let is_visible = self.visibility.row(self.time(table, anchor));
+        self.hidden("parent", self.plan.key, table, [(anchor, is_visible)].into_iter())
+    }
+
+    /// Rows linked to a row of the database that are not in the context.
+    fn hidden_links(&self, visit: &Visit) -> Result<Vec<HiddenRows>> {
+        let plan = &self.plan.tables[visit.table as usize];
+        let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
+        let mut all = vec![];
+        for link in &plan.parents {
+            let parent = record.parent(link.slot);
+            let parents = parent.map(|row| (row, self.visibility.row(self.time(link.table, row))));
+            all.extend(self.hidden("parent", link.key, link.table, parents.into_iter())?);
+        }
+        if self.plan.has_history && visit.table == self.plan.anchor_table {
+            let others = self.seeds_of(visit.row).iter().filter(|&&seed| seed as usize != self.seed);
+            let seeds = others.map(|&seed| (seed, self.shows_label(seed as usize)));
+            all.extend(self.hidden("history", self.plan.key, self.plan.table, seeds)?);
+        }
+        for link in &plan.children {
+            let children = &self.view.children[link.key as usize];
+            let range = record.children(link.slot);
+            let rows = children.indices[range.clone()].iter().zip(&children.times[range]);
+            let rows = rows.map(|(&row, &time)| (row, self.visibility.row(time)));
+            all.extend(self.hidden("child", link.key, link.table, rows)?);
+        }
+        Ok(all)
+    }
+
+    /// Those of some linked rows that are not in the context, by reason.
+    fn hidden(
+        &self,
+        kind: &'static str,
+        key: u32,
+        table: u32,
+        rows: impl Iterator<Item = (u32, bool)>,
+    ) -> Result<Vec<HiddenRows>> {
+        let mut by_reason = [("time", 0, vec![]), ("budget", 0, vec![])];
+        for (row, is_visible) in rows.filter(|&(row, _)| !self.is_visited(table, row)) {
+            let (_, count, examples) = &mut by_reason[usize::from(is_visible)];
+            *count += 1;
+            if examples.len() < EXAMPLES {
+                let key = if self.is_own_table(table) { Value::Null } else { self.key(table, row)? };
+                let key = if key.is_null() { Value::from(row) } else { key };
+                examples.push(HiddenRow { key, time: time_text(self.time(table, row)) });
+            }
+        }
+        let some = by_reason.into_iter().filter(|(_, count, _)| *count > 0);
+        Ok(some
+            .map(|(reason, count, examples)| HiddenRows { kind, link: self.link_name(key), reason, count, examples })
+            .collect())
+    }
+
+    /// The label of a seed in the user's units.
+    fn label(&self, seed: usize) -> Result<Value> {
+        let seeds = &self.view.tasks[self.task.id.idx()];
+        if seeds.is_null[seed] != 0 {
+            return Ok(Value::Null);
+        }
+        let cell = match self.task.target_stype {
+            Stype::Identifier => Cell::Identifier,
+            Stype::Numerical => Cell::Numerical(seeds.values[seed]),
+            Stype::Timestamp => Cell::Timestamp(seeds.label_times[seed]),
+            Stype::Boolean => Cell::Boolean(seeds.values[seed] != 0.0),
+            Stype::Categorical => Cell::Categorical(seeds.vocab[seed]),
+            Stype::Text => Cell::Text(seeds.vocab[seed]),
+        };
+        cell_value(self.database, &self.target, Some(cell))
+    }
+
+    fn cell(&self, column: i32, is_target: bool, row: &ExplainedRow, visit: &Visit) -> Result<ExplainedCell> {
+        let Some(table) = self.manifest.tables.get(visit.table as usize) else {
+            return self.seed_cell(column, is_target, visit.row as usize);
+        };
+        let positioned = table.columns.iter().enumerate().find(|(_, known)| known.id.0 as i32 == column);
+        let (position, column) = positioned.ok_or_else(|| {
+            Error::format(self.database.path(), format!("column {column} is not one of table `{}`", table.name))
+        })?;
+        let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
+        let cell = record.cell(position);
+        let key = table.foreign_keys.iter().enumerate().find(|(_, key)| key.column == column.name);
+        let parent = key.and_then(|(slot, key)| record.parent(slot).map(|parent| (key.parent_table, parent)));
+        let value = match (cell, parent) {
+            _ if is_target => Value::Null,
+            (Some(Cell::Identifier), Some((parent_table, parent))) => self.key(parent_table.0, parent)?,
+            (Some(Cell::Identifier), None) if table.primary_key.as_ref() == Some(&column.name) => row.key.clone(),
+            _ => cell_value(self.database, column, cell)?,
+        };
+        Ok(ExplainedCell { column: column.name.clone(), stype: column.stype, value, is_target })
+    }
+
+    /// A cell of the task's own table: the observation time or the label.
+    fn seed_cell(&self, column: i32, is_target: bool, seed: usize) -> Result<ExplainedCell> {
+        if column == self.plan.target_column {
+            let value = if is_target { Value::Null } else { self.label(seed)? };
+            let stype = self.task.target_stype;
+            return Ok(ExplainedCell { column: self.target.name.clone(), stype, value, is_target });
+        }
+        let time = self.view.tasks[self.task.id.idx()].times[seed];
+        Ok(ExplainedCell {
+            column: self.task.observation_time_column.clone().unwrap_or_default(),
+            stype: Stype::Timestamp,
+            value: time_text(time).map_or(Value::Null, Value::String),
+            is_target,
+        })
+    }
+}
+
+impl Explanation {
+    /// The context as an indented tree of text.
+    pub fn render(&self) -> String {
+        use std::fmt::Write;
+
+        let mut text = String::new();
+        let time = self.seed_time.as_deref().unwrap_or("the end of time");
+        let _ = writeln!(
+            text,
+            "{} of {} {} at {time} ({} seed {})",
+            self.target_column, self.entity_table, self.entity, self.split, self.seed_index
+        );
+        let _ = writeln!(text, "label: {}   (in no cell below)", self.label);
+        if !self.removed_columns.is_empty() {
+            let _ = writeln!(text, "never shown for this task: {}", self.removed_columns.join(", "));
+        }
+        let mut following: Vec<Vec<usize>> = vec![vec![]; self.rows.len()];
+        for row in &self.rows {
+            if let Some(from) = row.from {
+                following[from].push(row.local);
+            }
+        }
+        // depth first along the links rows were reached by, without recursion: chains can be long
+        let mut open = vec![(0, 0)];
+        while let Some((local, depth)) = open.pop() {
+            self.rows[local].render(depth, &mut text);
+            open.extend(following[local].iter().rev().map(|&next| (next, depth + 1)));
+        }
+        let counts = &self.counts;
+        let _ = writeln!(
+            text,
+            "{} rows, {} of {} cells; linked but not shown: {} by time, {} by budget",
+            counts.rows, counts.cells, counts.seq_len, counts.hidden_by_time, counts.hidden_by_budget
+        );
+        text
+    }
+}
+
+impl ExplainedRow {
+    fn render(&self, depth: usize, text: &mut String) {
+        use std::fmt::Write;
+
+        let indent = "  ".repeat(depth.min(40));
+        let link = self.link.as_ref().map_or_else(String::new, |link| format!("{} by {link}: ", self.kind));
+        let key = if self.key.is_null() { format!("#{}", self.row) } else { self.key.to_string() };
+        let time = self.time.as_ref().map_or_else(String::new, |time| format!(" [{time}]"));
+        let cells: Vec<String> = self
+            .cells
+            .iter()
+            .map(|cell| {
+                let value = if cell.is_target { "???".to_owned() } else { cell.value.to_string() };
+                format!("{}={value}", cell.column)
+            })
+            .collect();
+        let _ = writeln!(text, "{indent}{link}{} {key}{time} {}", self.table, cells.join(" "));
+        if self.has_hidden_target {
+            let _ = writeln!(text, "{indent}  . its target is hidden");
+        }
+        for hidden in &self.hidden {
+            let examples: Vec<String> = hidden
+                .examples
+                .iter()
+                .map(|row| row.time.as_ref().map_or(row.key.to_string(), |time| format!("{} [{time}]", row.key)))
+                .collect();
+            let dots = if hidden.count > examples.len() { ", ..." } else { "" };
+            let _ = writeln!(
+                text,
+                "{indent}  . {} {} by {} hidden by {}: {}{dots}",
+                hidden.count,
+                hidden.kind,
+                hidden.link,
+                hidden.reason,
+                examples.join(", ")
+            );
+        }
+    }
+}

@@ -40,37 +40,39 @@ impl StampedMap {
         }
     }
 
-    /// The value of a key, or the place for it.
+    /// The place of a key: where it is, or where it would be.
     #[inline]
-    pub fn find(&self, key: u64) -> Result<u32, Vacant> {
+    fn locate(&self, key: u64) -> (usize, bool) {
         let mask = self.slots.len() - 1;
         let shift = 64 - self.slots.len().trailing_zeros();
         let mut at = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize;
         loop {
             let slot = &self.slots[at & mask];
             if slot.stamp != self.stamp {
-                return Err(Vacant(at & mask));
+                return (at & mask, false);
             }
             if slot.key == key {
-                return Ok(slot.value);
+                return (at & mask, true);
             }
             at += 1;
         }
     }
 
+    /// The value of a key, or the place for it.
+    #[inline]
+    pub fn find(&self, key: u64) -> Result<u32, Vacant> {
+        let (at, is_there) = self.locate(key);
+        if is_there { Ok(self.slots[at].value) } else { Err(Vacant(at)) }
+    }
+
     /// Sets the value of a key.
+    #[inline]
     pub fn set(&mut self, key: u64, value: u32) {
-        match self.find(key) {
-            Err(vacant) => self.fill(vacant, key, value),
-            Ok(_) => {
-                let mask = self.slots.len() - 1;
-                let shift = 64 - self.slots.len().trailing_zeros();
-                let mut at = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize & mask;
-                while self.slots[at].key != key {
-                    at = (at + 1) & mask;
-                }
-                self.slots[at].value = value;
-            }
+        let (at, is_there) = self.locate(key);
+        if is_there {
+            self.slots[at].value = value;
+        } else {
+            self.fill(Vacant(at), key, value);
         }
     }
 
@@ -312,7 +314,8 @@ mod tests {
         let (mut draws, mut rng) = (Draws::new(), Rng::new(1));
         for _ in 0..60_000 {
             draws.start(5);
-            *counts.entry([draws.uniform(&mut rng), draws.uniform(&mut rng), draws.uniform(&mut rng)]).or_default() += 1;
+            *counts.entry([draws.uniform(&mut rng), draws.uniform(&mut rng), draws.uniform(&mut rng)]).or_default() +=
+                1;
         }
         assert_eq!(counts.len(), 60);
         let chi2: f64 = counts.values().map(|&count| (f64::from(count) - 1000.0).powi(2) / 1000.0).sum();

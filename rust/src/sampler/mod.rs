@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
 pub use config::{Identifiers, SamplerConfig, Split, Strategy};
+pub use explain::{Counts, ExplainedCell, ExplainedRow, Explanation, HiddenRow, HiddenRows};
 pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
 pub use seeds::Seed;
 pub use stream::Polled;
@@ -78,7 +79,7 @@ impl Core {
 
     fn batch(&self, walker: &mut Walker<'_>, step: u64) -> Result<Batch> {
         let seeds = self.seeds(step)?;
-        let work = AssertUnwindSafe(|| {
+        self.guard(|| {
             let mut batch = Batch::with_capacity(self.shape);
             for seed in seeds {
                 let mut canvas = batch.push();
@@ -87,8 +88,12 @@ impl Core {
                 }
             }
             batch
-        });
-        catch_unwind(work).map_err(|_| self.damaged())
+        })
+    }
+
+    /// Runs a walk; an index that points outside of its array is the database's fault.
+    fn guard<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(work)).map_err(|_| self.damaged())
     }
 
     /// An index pointed outside of its array: the content contradicts itself though every header is sound.

@@ -123,9 +123,11 @@ impl TablePlan {
         target: Option<usize>,
         config: &SamplerConfig,
     ) -> Self {
-        let shown = table.columns.iter().enumerate().filter(|(position, column)| {
-            Some(*position) == target || !task.remove_columns.contains(&column.id)
-        });
+        let shown = table
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(position, column)| Some(*position) == target || !task.remove_columns.contains(&column.id));
         let (spare, columns) = shown
             .map(|(position, column)| ColumnPlan { position, id: column.id.0 as i32, stype: column.stype })
             .partition(|column| config.identifiers == Identifiers::Needed && column.stype == Stype::Identifier);
@@ -134,9 +136,7 @@ impl TablePlan {
         Self {
             columns,
             spare_identifiers: spare,
-            parents: parents
-                .map(|(slot, key)| LinkPlan { slot, key: key.id.0, table: key.parent_table.0 })
-                .collect(),
+            parents: parents.map(|(slot, key)| LinkPlan { slot, key: key.id.0, table: key.parent_table.0 }).collect(),
             children: children
                 .map(|(slot, (child, key))| LinkPlan { slot, key: key.id.0, table: child.id.0 })
                 .collect(),

@@ -1,0 +1,176 @@
+//! The Python class `Sampler`: options in, batches of numpy arrays out.
+
+use std::time::Duration;
+
+use numpy::ndarray::ArrayD;
+use numpy::{Element, PyArrayDyn};
+use pyo3::exceptions::{PyStopIteration, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::database::PyDatabase;
+use super::detach;
+use crate::error::{Error, Result};
+use crate::prefetch::Next;
+use crate::sampler::{Array, Batch, Sampler, SamplerConfig};
+
+/// How long a wait lasts before signals are looked at.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Draws batches from a database. It can be shared between threads.
+#[pyclass(frozen, name = "Sampler", module = "tributary._headwater")]
+pub(super) struct PySampler(Sampler);
+
+#[pymethods]
+impl PySampler {
+    #[new]
+    #[pyo3(signature = (
+        database, tasks, *, split="train", batch_size=32, seq_len=1024, max_rows=None, num_neighbors=16,
+        strategy="uniform", max_hops=None, null_cells=false, identifiers="all", strict_time=false,
+        database_cutoff=None, history=true, shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
+    ))]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
+    fn new(
+        py: Python<'_>,
+        database: PyRef<'_, PyDatabase>,
+        tasks: Vec<String>,
+        split: &str,
+        batch_size: i64,
+        seq_len: i64,
+        max_rows: Option<i64>,
+        num_neighbors: i64,
+        strategy: &str,
+        max_hops: Option<i64>,
+        null_cells: bool,
+        identifiers: &str,
+        strict_time: bool,
+        database_cutoff: Option<i64>,
+        history: bool,
+        shuffle: bool,
+        rng_seed: i128,
+        rank: i64,
+        world_size: i64,
+        threads: i64,
+        prefetch: i64,
+    ) -> PyResult<Self> {
+        let config = SamplerConfig {
+            tasks,
+            split: split.parse()?,
+            batch_size: count("batch_size", batch_size)?,
+            seq_len: count("seq_len", seq_len)?,
+            max_rows: max_rows.map(|rows| count("max_rows", rows)).transpose()?,
+            num_neighbors: count("num_neighbors", num_neighbors)?,
+            strategy: strategy.parse()?,
+            max_hops: max_hops.map(|hops| count("max_hops", hops)).transpose()?,
+            null_cells,
+            identifiers: identifiers.parse()?,
+            strict_time,
+            database_cutoff,
+            history,
+            shuffle,
+            rng_seed: count("rng_seed", rng_seed)?,
+            rank: count("rank", rank)?,
+            world_size: count("world_size", world_size)?,
+            threads: count("threads", threads)?,
+            prefetch: count("prefetch", prefetch)?,
+        };
+        let database = database.inner().clone();
+        detach(py, || Sampler::new(&database, config)).map(Self)
+    }
+
+    /// Seeds per epoch, over all processes.
+    #[getter]
+    fn num_seeds(&self) -> u64 {
+        self.0.num_seeds()
+    }
+
+    /// Steps after which every seed was sampled at least once; the length of a pass in fixed order.
+    #[getter]
+    fn steps_per_epoch(&self) -> u64 {
+        self.0.steps_per_epoch()
+    }
+
+    /// The options, as JSON.
+    #[getter]
+    fn config(&self) -> PyResult<String> {
+        to_json(self.0.config())
+    }
+
+    /// The batch of a step, made by the calling thread.
+    fn batch<'py>(&self, py: Python<'py>, step: i64) -> PyResult<Bound<'py, PyDict>> {
+        let step = count("step", step)?;
+        let batch = detach(py, || self.0.batch(step))?;
+        arrays(py, batch)
+    }
+
+    /// The next batch in order; raises `StopIteration` behind the last one of a fixed order.
+    fn next_batch<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        loop {
+            // a signal that arrives during the wait must not lose a batch: it is raised before asking again
+            match py.detach(|| self.0.poll(PATIENCE))? {
+                Next::Ready(batch) => return arrays(py, batch),
+                Next::End => return Err(PyStopIteration::new_err("every seed of the pass was handed out")),
+                Next::Pending => py.check_signals()?,
+            }
+        }
+    }
+
+    /// Where `next_batch` stands, as JSON.
+    fn get_state(&self, py: Python<'_>) -> PyResult<String> {
+        detach(py, || self.0.state())
+    }
+
+    /// Continues where another sampler of the same database and options stood.
+    fn set_state(&self, py: Python<'_>, state: &str) -> PyResult<()> {
+        detach(py, || self.0.restore(state))
+    }
+
+    /// Ends the worker threads; can be repeated.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    /// The context at a position of the order of seeds, decoded, as JSON.
+    fn explain(&self, py: Python<'_>, position: i64) -> PyResult<String> {
+        let position = count("position", position)?;
+        let explanation = detach(py, || self.0.explain(position))?;
+        to_json(&explanation)
+    }
+}
+
+/// An argument that must not be negative.
+fn count<N, T>(name: &str, found: N) -> Result<T>
+where
+    N: Copy + std::fmt::Display,
+    T: TryFrom<N>,
+{
+    T::try_from(found).map_err(|_| Error::Argument(format!("{name} is out of range, found {found}")))
+}
+
+fn to_json(value: &impl serde::Serialize) -> PyResult<String> {
+    serde_json::to_string(value).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// The arrays of a batch by name; no value is copied.
+fn arrays(py: Python<'_>, batch: Batch) -> PyResult<Bound<'_, PyDict>> {
+    let shape = batch.shape;
+    let fields = PyDict::new(py);
+    for (field, array) in batch.into_arrays() {
+        let axes: Vec<usize> = field.axes.iter().map(|&axis| shape.axis(axis)).collect();
+        let array = match array {
+            Array::Bool(values) => shaped(py, &axes, values)?,
+            Array::Int8(values) => shaped(py, &axes, values)?,
+            Array::Int16(values) => shaped(py, &axes, values)?,
+            Array::Int32(values) => shaped(py, &axes, values)?,
+            Array::Int64(values) => shaped(py, &axes, values)?,
+            Array::Float32(values) => shaped(py, &axes, values)?,
+        };
+        fields.set_item(field.name, array)?;
+    }
+    Ok(fields)
+}
+
+fn shaped<'py, T: Element>(py: Python<'py>, axes: &[usize], values: Vec<T>) -> PyResult<Bound<'py, PyAny>> {
+    let array = ArrayD::from_shape_vec(axes, values).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(PyArrayDyn::from_owned_array(py, array).into_any())
+}
