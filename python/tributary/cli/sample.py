@@ -9,9 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-    from rich.tree import Tree
 
-_SPLITS = ("train", "val", "test")
 _MAX_TEXT = 60
 
 
@@ -33,27 +31,19 @@ def sample(
     from tributary.data import Database, Sampler
 
     opened = Database(database)
-    split, position = _place(opened.task_seeds(task)["split"].tolist(), task, seed_index)
     options: dict[str, Any] = {
         "seq_len": seq_len,
         "num_neighbors": num_neighbors,
         "strategy": strategy,
         "rng_seed": rng_seed,
     }
-    with Sampler(opened, [task], split=split, batch_size=1, shuffle=False, **options) as sampler:
-        context = sampler.explain(position)
+    # in fixed order over all splits, a seed's position is its index
+    with Sampler(opened, [task], split="all", batch_size=1, shuffle=False, **options) as sampler:
+        context = sampler.explain(seed_index)
     if as_json:
         typer.echo(json.dumps(context))
     else:
         _print(output(), context)
-
-
-def _place(splits: list[int], task: str, seed_index: int) -> tuple[str, int]:
-    """The split of a seed and its position there; a split keeps the order of the seeds."""
-    if seed_index >= len(splits):
-        raise ValueError(f"task `{task}` has {len(splits):,} seeds, seed {seed_index} was asked for")
-    code = splits[seed_index]
-    return _SPLITS[code], splits[:seed_index].count(code)
 
 
 def _print(console: "Console", context: dict[str, Any]) -> None:
@@ -76,8 +66,7 @@ def _print(console: "Console", context: dict[str, Any]) -> None:
     for row in context["rows"]:
         label = _row(row)
         trees.append(Tree(label) if row["from"] is None else trees[row["from"]].add(label))
-    for tree in trees[:1]:
-        console.print(tree, soft_wrap=True)
+    console.print(trees[0], soft_wrap=True)
     counts = context["counts"]
     console.print(
         f"{counts['rows']} rows, {counts['cells']} of {counts['seq_len']} cells; linked but not shown:"
