@@ -116,7 +116,9 @@ class ObjectiveSection(_Section):
 class OptimizerSection(_Section):
     """Optax settings."""
 
-    name: Literal["muon", "adamw"] = Field("muon", description="muon: Muon for the blocks' matrices, AdamW for the rest")
+    name: Literal["muon", "adamw"] = Field(
+        "muon", description="muon: Muon for the blocks' matrices, AdamW for the rest"
+    )
     learning_rate: float = Field(3e-3, gt=0.0, description="peak learning rate")
     warmup_steps: int = Field(30, ge=0, description="steps of linear warm-up")
     final_fraction: float = Field(0.02, ge=0.0, le=1.0, description="learning rate at the end, as a part of the peak")

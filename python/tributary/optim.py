@@ -41,9 +41,7 @@ def make_optimizer(config: OptimizerSection) -> optax.GradientTransformation:
     if config.name == "adamw":
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam, decay)
     last_two = lambda params: jax.tree.map(lambda _: MuonDimensionNumbers(-2, -1), params)  # noqa: E731
-    rescale = optax.stateless(
-        lambda updates, _: jax.tree.map(lambda x: x * (0.2 * max(x.shape[-2:]) ** 0.5), updates)
-    )
+    rescale = optax.stateless(lambda updates, _: jax.tree.map(lambda x: x * (0.2 * max(x.shape[-2:]) ** 0.5), updates))
     muon = optax.chain(scale_by_muon(weight_dimension_numbers=last_two), rescale)
     labels = functools.partial(
         jax.tree_util.tree_map_with_path, lambda path, leaf: "muon" if is_muon_matrix(path, leaf) else "adam"

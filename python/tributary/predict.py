@@ -276,9 +276,7 @@ def _schema(run: Run, task: dict[str, Any]) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def _to_table(
-    run: Run, task: dict[str, Any], split: Split, batch: Batch, outputs: dict[str, np.ndarray]
-) -> pa.Table:
+def _to_table(run: Run, task: dict[str, Any], split: Split, batch: Batch, outputs: dict[str, np.ndarray]) -> pa.Table:
     real = ~batch.seed_is_padding
     schema = _schema(run, task)
     table = run.manifest["tables"][task["anchor_table"]]

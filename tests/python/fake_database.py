@@ -62,7 +62,13 @@ class FakeSampler:
 
     def __init__(self, database, tasks, *, split="train", batch_size=32, seq_len=32, shuffle=True, rng_seed=0, **_):
         self._tasks = tuple(int(STYPE_TASKS.index(task)) for task in tasks)
-        self._split, self._size, self._seq_len, self._shuffle, self._seed = split, batch_size, seq_len, shuffle, rng_seed
+        self._split, self._size, self._seq_len, self._shuffle, self._seed = (
+            split,
+            batch_size,
+            seq_len,
+            shuffle,
+            rng_seed,
+        )
         self._step = 0
 
     @property

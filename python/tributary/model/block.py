@@ -75,9 +75,7 @@ class RelationalBlock(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"{kind}_attention", layer)
-        self.mlp = GatedMLP(
-            d_model, d_ff, output_scale=output_scale, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-        )
+        self.mlp = GatedMLP(d_model, d_ff, output_scale=output_scale, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     def __call__(self, x: Array, masks: dict[str, Array], row_features: Array, *, keys: Array | None = None) -> Array:
         """Updated tokens.

@@ -95,9 +95,7 @@ def _take_rows(table: Array, index: Array) -> Array:
 class CellEncoder(nnx.Module):
     """Tokens of a batch."""
 
-    def __init__(
-        self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype
         unit = nnx.initializers.normal(1.0)  # embeddings have unit norm: an entry of the projection has variance 1
         matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")

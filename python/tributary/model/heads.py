@@ -40,9 +40,7 @@ class Outputs:
 class Heads(nnx.Module):
     """All heads."""
 
-    def __init__(
-        self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype
         zeros, unit = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
         self.norm = RMSNorm(d_model, dtype=dtype, param_dtype=param_dtype)
