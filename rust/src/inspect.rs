@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::record::{ALWAYS_VISIBLE, Cell, NEVER_VISIBLE};
 use crate::ids::{RowId, TableId};
 use crate::manifest::{
-    ColumnManifest, ColumnStatistics, ForeignKeyManifest, LabelStatistics, SplitCounts, TableManifest, TaskKind,
+    ColumnManifest, ColumnStatistics, ForeignKeyManifest, LabelStatistics, SPLITS, SplitCounts, TableManifest, TaskKind,
     TaskManifest, VocabularyManifest,
 };
 use crate::stype::Stype;
@@ -146,9 +146,6 @@ pub struct TaskSummary {
     /// Microseconds after the observation time at which a label is known.
     pub horizon_us: Option<i64>,
 }
-
-/// Names of the splits by their code.
-pub const SPLITS: [&str; 3] = ["train", "val", "test"];
 
 impl Summary {
     /// Reads what there is to say of a database; touches every row once.

@@ -260,6 +260,9 @@ pub struct TaskManifest {
     pub warnings: Vec<String>,
 }
 
+/// Names of the splits by their code in task files.
+pub const SPLITS: [&str; 3] = ["train", "val", "test"];
+
 /// Seeds per split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

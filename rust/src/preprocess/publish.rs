@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use rayon::prelude::*;
 
-use super::staged::{ENCODE_REPORT, remove_if_there, staged_manifest};
+use super::ENCODE_FILE;
+use super::staged::{remove_if_there, staged_manifest};
 use super::task_file::TaskFile;
 use crate::database::{Database, Vectors};
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ fn place_texts(root: &Path, manifest: &mut Manifest) -> Result<()> {
 /// The build id of a manifest as a number.
 pub(super) fn build_id(root: &Path, manifest: &Manifest) -> Result<u64> {
     u64::from_str_radix(&manifest.build_id, 16)
-        .map_err(|_| Error::format(root.join(ENCODE_REPORT), "the build id is not hexadecimal"))
+        .map_err(|_| Error::format(root.join(ENCODE_FILE), "the build id is not hexadecimal"))
 }
 
 /// What made the vectors, from the files of vectors themselves.

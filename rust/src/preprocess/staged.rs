@@ -8,15 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::EncodeReport;
+use super::{ENCODE_FILE, EncodeReport};
 use crate::database::{Database, VOCABULARY_FILE};
 use crate::error::{Error, Result};
 use crate::format::{FORMAT_VERSION, FileKind, FileReader};
 use crate::ids::{ColumnId, ForeignKeyId, TableId, TaskId};
 use crate::manifest::{MANIFEST_FILE, Manifest, TaskKind, TaskManifest, VocabularyManifest};
 
-/// What the encode stage made.
-pub const ENCODE_REPORT: &str = "encode.json";
 const TASK_FOLDER: &str = "tasks";
 
 /// The stage file of a task beside its packed file `file`.
@@ -29,7 +27,7 @@ pub(super) fn task_report(file: &str) -> PathBuf {
 /// # Errors
 /// [`Error::Io`] when the encode stage is missing, [`Error::Format`] when a stage file is damaged.
 pub fn staged_manifest(root: &Path) -> Result<Manifest> {
-    let encode: EncodeReport = read_json(&root.join(ENCODE_REPORT))?;
+    let encode: EncodeReport = read_json(&root.join(ENCODE_FILE))?;
     let mut tasks = staged_tasks(root)?;
     tasks.sort_by_key(|task| task.id);
     Ok(compose(encode, tasks))

@@ -1,0 +1,282 @@
+//! The labels of a task: a parquet file with keys, observation times, targets and perhaps splits.
+//!
+//! It is read like any table, under the name of the task, so that a label means what a cell of the same type means.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::SchemaRef;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+
+use super::decode::{BadCell, NO_BOOLEAN, NO_TIME, booleans, categories, moments, numbers, texts};
+use super::keys::{KeyRef, each_key};
+use super::kind::ValueKind;
+use super::seeds::Label;
+use super::source::TableSource;
+use super::vocabulary::{BatchTexts, NO_TEXT, Vocabulary};
+use crate::database::Key;
+use crate::error::{Error, Result, suggestion};
+use crate::manifest::{KeyKind, TableManifest};
+use crate::schema::{ColumnSchema, TableSchema, TaskSchema};
+use crate::stype::Stype;
+
+/// The optional column that says which split a label belongs to.
+const SPLIT_COLUMN: &str = "split";
+
+/// Labels in the order of their file.
+pub(super) struct Labels {
+    /// Key of the entity, `None` for null.
+    pub(super) keys: Vec<Option<Key>>,
+    /// Observation time, [`NO_TIME`] for null; `None` where the task names no such column.
+    pub(super) times: Option<Vec<i64>>,
+    /// Answer, `None` for null.
+    pub(super) labels: Vec<Option<Label>>,
+    /// Texts of the answers, sorted; empty for targets that are no texts.
+    pub(super) texts: Vec<String>,
+    /// Name of the split, `None` for null; `None` where the file has no such column.
+    pub(super) splits: Option<Vec<Option<String>>>,
+}
+
+/// What is collected while batches come in.
+struct Collector<'a> {
+    task: &'a TaskSchema,
+    labels: Labels,
+    vocabulary: Vocabulary,
+    split_names: Vocabulary,
+}
+
+impl Labels {
+    /// Reads the labels of a task over the entities in `anchor`.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] naming the task and column whose labels cannot be read as it says.
+    pub(super) fn read(task: &TaskSchema, anchor: &TableManifest, path: &Path) -> Result<Self> {
+        let table = label_table(task, path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let of_task = |error| of_task(error, task);
+        let source = TableSource::open(folder, &table, &mut Vec::new()).map_err(of_task)?;
+        check_key_kind(task, anchor, source.kinds[0])?;
+        let has = |name: &str| table.column(name).is_some();
+        let empty = Self {
+            keys: Vec::with_capacity(source.num_rows),
+            times: task.observation_time_column.as_ref().map(|_| Vec::with_capacity(source.num_rows)),
+            labels: Vec::with_capacity(source.num_rows),
+            texts: Vec::new(),
+            splits: has(SPLIT_COLUMN).then(Vec::new),
+        };
+        let mut collector =
+            Collector { task, labels: empty, vocabulary: Vocabulary::new(), split_names: Vocabulary::new() };
+        let columns: Vec<usize> = (0..table.columns.len()).collect();
+        for chunk in source.chunks() {
+            let mut readers = source.readers(chunk, &columns).map_err(of_task)?;
+            let mut row = chunk.first_row;
+            loop {
+                let mut batch = Vec::with_capacity(columns.len());
+                for reader in &mut readers {
+                    batch.extend(reader.next_batch().map_err(of_task)?.into_iter().flatten());
+                }
+                let Some(rows) = batch.first().map(|array| array.len()) else { break };
+                for (column, array) in table.columns.iter().zip(&batch) {
+                    collector.take(column, array, row)?;
+                }
+                row += rows;
+            }
+        }
+        Ok(collector.finish())
+    }
+}
+
+impl Collector<'_> {
+    /// Takes one batch of one column, whose first row is `row`.
+    fn take(&mut self, column: &ColumnSchema, array: &ArrayRef, row: usize) -> Result<()> {
+        let (task, name) = (self.task, column.name.as_str());
+        let bad = |cell: BadCell| {
+            Error::schema(place(task, name), format!("label {}: {}", row + cell.row, cell.message))
+        };
+        if Some(name) == task.anchor_key.as_deref() {
+            self.labels.keys.extend(label_keys(array).map_err(bad)?);
+        }
+        if Some(name) == task.observation_time_column.as_deref() {
+            if let Some(times) = &mut self.labels.times {
+                times.extend(moments(array).map_err(bad)?.values);
+            }
+        }
+        if name == task.target_column {
+            self.take_targets(array).map_err(bad)??;
+        }
+        if name == SPLIT_COLUMN {
+            if let Some(splits) = &mut self.labels.splits {
+                let batch = texts(array).map_err(bad)?;
+                let ids = self.split_names.adopt(&batch)?;
+                splits.extend(batch.ids.iter().map(|&id| text_of(&self.split_names, &ids, id)));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_targets(&mut self, array: &ArrayRef) -> Result<Result<()>, BadCell> {
+        let labels = &mut self.labels.labels;
+        let mut take_texts = |batch: &BatchTexts| -> Result<()> {
+            let ids = self.vocabulary.adopt(batch)?;
+            labels.extend(batch.ids.iter().map(|&id| (id != NO_TEXT).then(|| Label::Text(ids[id as usize]))));
+            Ok(())
+        };
+        match self.task.target_stype {
+            Stype::Numerical => {
+                labels.extend(numbers(array)?.values.into_iter().map(|x| (!x.is_nan()).then_some(Label::Number(x))));
+            }
+            Stype::Boolean => {
+                let values = booleans(array)?.values.into_iter();
+                labels.extend(values.map(|bit| (bit != NO_BOOLEAN).then_some(Label::Boolean(bit == 1))));
+            }
+            Stype::Timestamp => {
+                let values = moments(array)?.values.into_iter();
+                labels.extend(values.map(|time| (time != NO_TIME).then_some(Label::Time(time))));
+            }
+            Stype::Categorical => return Ok(take_texts(&categories(array, &self.task.target_column)?.0)),
+            Stype::Text => return Ok(take_texts(&texts(array)?)),
+            Stype::Identifier => unreachable!("the description allows no identifier as a target"),
+        }
+        Ok(Ok(()))
+    }
+
+    /// Sorts the texts and numbers the labels accordingly.
+    fn finish(self) -> Labels {
+        let Self { mut labels, vocabulary, .. } = self;
+        let mut order: Vec<(String, usize)> =
+            (0..vocabulary.len()).map(|id| (vocabulary_text(&vocabulary, id), id)).collect();
+        order.sort_unstable();
+        let mut rank = vec![0; order.len()];
+        for (place, (_, id)) in order.iter().enumerate() {
+            rank[*id] = place as u32;
+        }
+        for label in labels.labels.iter_mut().flatten() {
+            if let Label::Text(id) = label {
+                *id = rank[*id as usize];
+            }
+        }
+        labels.texts = order.into_iter().map(|(text, _)| text).collect();
+        labels
+    }
+}
+
+/// The keys of a batch; numbers that are no integers become strings, which no integer key equals.
+fn label_keys(array: &ArrayRef) -> Result<Vec<Option<Key>>, BadCell> {
+    let mut keys = Vec::with_capacity(array.len());
+    let own = |key: KeyRef<'_>| match key {
+        KeyRef::Null => None,
+        KeyRef::Int(key) => Some(Key::Int(key)),
+        KeyRef::Big(key) => Some(Key::Uint(key)),
+        KeyRef::Text(key) => Some(Key::String(key.to_owned())),
+        KeyRef::Fraction(key) => Some(Key::String(key.to_string())),
+    };
+    each_key(array, |key| keys.push(own(key))).map_err(|message| BadCell { row: 0, message })?;
+    Ok(keys)
+}
+
+/// Checks that the labels name entities by keys of the same kind as the table does.
+fn check_key_kind(task: &TaskSchema, anchor: &TableManifest, kind: ValueKind) -> Result<()> {
+    let is_text = matches!(kind, ValueKind::Text | ValueKind::Bytes);
+    if kind == ValueKind::Null || is_text == (anchor.key_kind == KeyKind::String) {
+        return Ok(());
+    }
+    let expected = if is_text { "integers" } else { "strings" };
+    let message = format!("holds {}, but the keys of `{}` are {expected}; cast it", kind.name(), anchor.name);
+    Err(Error::schema(place(task, task.anchor_key.as_deref().unwrap_or_default()), message))
+}
+
+/// The text of the `id`-th text of a batch whose texts have these vocabulary `ids`.
+fn text_of(vocabulary: &Vocabulary, ids: &[u32], id: u32) -> Option<String> {
+    (id != NO_TEXT).then(|| vocabulary_text(vocabulary, ids[id as usize] as usize))
+}
+
+fn vocabulary_text(vocabulary: &Vocabulary, id: usize) -> String {
+    let (start, end) = (vocabulary.ends()[id] as usize, vocabulary.ends()[id + 1] as usize);
+    String::from_utf8_lossy(&vocabulary.bytes()[start..end]).into_owned()
+}
+
+fn place(task: &TaskSchema, column: &str) -> String {
+    format!("task `{}`, column `{column}`", task.name)
+}
+
+/// Labels are read like a table; their faults are the task's.
+fn of_task(error: Error, task: &TaskSchema) -> Error {
+    match error {
+        Error::Schema { place, message } => {
+            let named = place.strip_prefix("table ").map(|rest| format!("task {rest}"));
+            Error::Schema { place: named.unwrap_or_else(|| format!("task `{}`: {place}", task.name)), message }
+        }
+        other => other,
+    }
+}
+
+/// The labels as the description of a table: the task's columns with the stypes they must have.
+fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
+    let place = format!("task `{}`", task.name);
+    let file = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        Error::schema(&place, format!("{} is no file of labels", path.display()))
+    })?;
+    let columns = [
+        (task.anchor_key.as_deref(), "anchor_key", Stype::Identifier),
+        (task.observation_time_column.as_deref(), "observation_time_column", Stype::Timestamp),
+        (Some(task.target_column.as_str()), "target_column", task.target_stype),
+    ];
+    let found = fields(path)?;
+    let mut described: Vec<ColumnSchema> = Vec::new();
+    for (name, role, stype) in columns {
+        let Some(name) = name else { continue };
+        if described.iter().any(|column| column.name == name) {
+            return Err(Error::schema(place, format!("`{name}` has two roles; give each column of the labels one")));
+        }
+        if let Some(found) = &found {
+            check_column(task, found, name, role, stype)?;
+        }
+        described.push(column(name, stype));
+    }
+    let has_split = found.is_some_and(|found| found.fields().iter().any(|field| field.name() == SPLIT_COLUMN));
+    if has_split && !described.iter().any(|column| column.name == SPLIT_COLUMN) {
+        described.push(column(SPLIT_COLUMN, Stype::Text));
+    }
+    Ok(TableSchema {
+        name: task.name.clone(),
+        description: String::new(),
+        files: vec![file.to_owned()],
+        primary_key: task.anchor_key.clone(),
+        temporal_column: None,
+        null_time_visible: false,
+        columns: described,
+    })
+}
+
+fn column(name: &str, stype: Stype) -> ColumnSchema {
+    ColumnSchema { name: name.to_owned(), stype: Some(stype), foreign_key: None, description: String::new() }
+}
+
+/// The columns of a parquet file; `None` where its footer cannot be read, which is reported when it is opened as a
+/// table.
+fn fields(path: &Path) -> Result<Option<SchemaRef>> {
+    let file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
+    let metadata = catch_unwind(AssertUnwindSafe(load)).ok().and_then(Result::ok);
+    Ok(metadata.map(|metadata| metadata.schema().clone()))
+}
+
+/// Checks that the labels have a column and that its type can be read as the stype of its role.
+fn check_column(task: &TaskSchema, found: &SchemaRef, name: &str, role: &str, stype: Stype) -> Result<()> {
+    let names = || found.fields().iter().map(|field| field.name().as_str());
+    let Ok(field) = found.field_with_name(name) else {
+        let hint = suggestion(name, names());
+        let all: Vec<&str> = names().collect();
+        let message = format!("the labels have no column `{name}` ({role}){hint}; they have {}", all.join(", "));
+        return Err(Error::schema(format!("task `{}`", task.name), message));
+    };
+    let kind = ValueKind::of(field.data_type());
+    if kind.carries(stype) {
+        return Ok(());
+    }
+    let remedy = if role == "target_column" { "cast the labels, or correct target_stype" } else { "cast the column" };
+    let message = format!("cannot read {} ({}) as {stype}; {remedy}", kind.name(), field.data_type());
+    Err(Error::schema(place(task, name), message))
+}

@@ -1,0 +1,151 @@
+//! Seeds before they are packed: their order, and the split each belongs to.
+
+use std::cmp::Ordering;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::suggestion;
+use crate::manifest::SPLITS;
+use crate::schema::{SplitTimes, TaskSchema};
+
+const TRAIN: u8 = 0;
+const VAL: u8 = 1;
+const TEST: u8 = 2;
+
+/// What a seed asks for, and the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Seed {
+    /// Observation time, microseconds.
+    pub time: i64,
+    /// Row of the anchor table.
+    pub row: u32,
+    /// 0 train, 1 val, 2 test.
+    pub split: u8,
+    /// The answer.
+    pub label: Label,
+}
+
+/// The label of a seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Label {
+    /// A number in the user's units, or a z-score where the scale is known already.
+    Number(f64),
+    /// A truth value.
+    Boolean(bool),
+    /// A moment, microseconds.
+    Time(i64),
+    /// A text: its place among the sorted texts of the labels, or its vocabulary id.
+    Text(u32),
+}
+
+impl Seed {
+    /// The order of seeds: time, anchor row, label, split. Seeds that compare equal are equal.
+    pub(super) fn cmp(one: &Self, other: &Self) -> Ordering {
+        (one.time, one.row)
+            .cmp(&(other.time, other.row))
+            .then_with(|| one.label.cmp(&other.label))
+            .then_with(|| one.split.cmp(&other.split))
+    }
+}
+
+impl Label {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(one), Self::Number(other)) => one.total_cmp(other),
+            (Self::Boolean(one), Self::Boolean(other)) => one.cmp(other),
+            (Self::Time(one), Self::Time(other)) => one.cmp(other),
+            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+            // labels of one task are of one kind
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// Decides the split of every seed of one task.
+pub(super) struct Splitter {
+    task: String,
+    times: Option<SplitTimes>,
+}
+
+impl Splitter {
+    pub(super) fn new(task: &TaskSchema) -> Self {
+        Self { task: task.name.clone(), times: task.split }
+    }
+
+    /// The split of a seed: the one `named` by the labels (`Some(None)` is a null), else by the task's times, else
+    /// 80, 10 and 10 per cent of the entities by a hash of the task and the entity's `key`.
+    pub(super) fn split(&self, named: Option<Option<&str>>, time: i64, key: &str) -> Result<u8, String> {
+        if let Some(named) = named {
+            let named = named.ok_or("the split is null; expected train, val or test")?;
+            return SPLITS.iter().position(|split| *split == named).map(|code| code as u8).ok_or_else(|| {
+                format!("unknown split `{named}`{}; the splits are train, val and test", suggestion(named, SPLITS))
+            });
+        }
+        if let Some(times) = self.times {
+            return Ok(match time {
+                time if time >= times.test_us => TEST,
+                time if time >= times.val_us => VAL,
+                _ => TRAIN,
+            });
+        }
+        Ok(match split_hash(&self.task, key) % 100 {
+            0..80 => TRAIN,
+            80..90 => VAL,
+            _ => TEST,
+        })
+    }
+}
+
+/// xxh3-64 of the task's name, a zero byte and the key as text (integers in decimal).
+fn split_hash(task: &str, key: &str) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(task.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(key.as_bytes());
+    hasher.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn splitter(times: Option<SplitTimes>) -> Splitter {
+        Splitter { task: "churn".into(), times }
+    }
+
+    #[test]
+    fn the_labels_decide_before_the_times_and_the_times_before_the_hash() {
+        let timed = splitter(Some(SplitTimes { val_us: 10, test_us: 20 }));
+        assert_eq!(timed.split(Some(Some("test")), 0, "1"), Ok(TEST));
+        let by_time: Vec<_> = [9, 10, 19, 20, i64::MAX].map(|time| timed.split(None, time, "1").unwrap()).to_vec();
+        assert_eq!(by_time, [TRAIN, VAL, VAL, TEST, TEST]);
+        assert!(timed.split(Some(None), 0, "1").is_err());
+        assert!(timed.split(Some(Some("tests")), 0, "1").unwrap_err().contains("did you mean `test`"));
+    }
+
+    #[test]
+    fn the_hash_is_the_named_one_and_shares_eighty_ten_ten() {
+        assert_eq!(split_hash("churn", "42"), xxhash_rust::xxh3::xxh3_64(b"churn\x0042"));
+        let hashed = splitter(None);
+        let mut counts = [0; 3];
+        for key in 0..10_000 {
+            counts[usize::from(hashed.split(None, 0, &key.to_string()).unwrap())] += 1;
+        }
+        assert!((7800..8200).contains(&counts[0]) && (850..1150).contains(&counts[1]), "{counts:?}");
+        assert_eq!(hashed.split(None, 5, "7"), hashed.split(None, 900, "7"));
+    }
+
+    #[test]
+    fn seeds_are_sorted_by_time_row_and_label() {
+        let seed = |time, row, label| Seed { time, row, split: 0, label };
+        let sorted = [
+            seed(1, 5, Label::Number(-1.0)),
+            seed(1, 5, Label::Number(2.0)),
+            seed(1, 6, Label::Number(-9.0)),
+            seed(2, 0, Label::Number(0.0)),
+        ];
+        let mut seeds = [sorted[3], sorted[1], sorted[2], sorted[0]];
+        seeds.sort_unstable_by(Seed::cmp);
+        assert_eq!(seeds, sorted);
+    }
+}
