@@ -173,7 +173,8 @@ def lightgbm(
         )
     parameters = _parameters(loaded.target_stype, len(classes), rng_seed, threads)
     data = lgb.Dataset(x_train, _targets(loaded, train, classes), categorical_feature=categorical, params=parameters)
-    watched, callbacks = [], []
+    watched: list[lgb.Dataset] = []
+    callbacks: list[Callable[..., Any]] = []
     if len(val):
         _, x_val, _ = _build(builder, val, database_cutoff)
         watched = [data.create_valid(x_val, _targets(loaded, val, classes))]
@@ -190,12 +191,14 @@ def lightgbm(
     gain = model.feature_importance("gain")
     top = [names[i] for i in np.argsort(-gain)[:10]]
     words = f"LightGBM on {len(names)} features of the entity, its parents, its history and past labels"
-    details = {
+    details: dict[str, Any] = {
         "num_train": len(train),
-        "num_train_available": int(((loaded.split == TRAIN) & ~np.isnan(loaded.label)).sum()),
+        "num_train_available": len(_labels_of(loaded, TRAIN)),
+        "num_features": len(names),
+        "num_trees": int(model.best_iteration or model.num_trees()),
+        "top_features": top,
+        "fit_seconds": round(time.perf_counter() - started, 2),
     }
-    details |= {"num_features": len(names), "num_trees": int(model.best_iteration or model.num_trees())}
-    details |= {"top_features": top, "fit_seconds": round(time.perf_counter() - started, 2)}
     return Baseline("lightgbm", words, predict, details)
 
 
@@ -225,7 +228,8 @@ def _has_labels(task: Task, split: int) -> bool:
 
 def _labels_of(task: Task, split: int) -> Floats:
     """The known labels of a split."""
-    return task.label[(task.split == split) & ~np.isnan(task.label)]
+    known: Floats = task.label[(task.split == split) & ~np.isnan(task.label)]
+    return known
 
 
 def _draw(task: Task, split: int, most: int, rng: np.random.Generator) -> Ints:
@@ -263,13 +267,13 @@ def _past_labels(task: Task, seeds: Ints, kind: str, fallback: float, database_c
 
 def _summary(past: Floats, kind: str) -> Floats:
     """Row-wise mean, median or mode of [n, width] values with NaN behind the last; every row has one value."""
-    if kind == "mean":
-        return np.nanmean(past, axis=1)
-    if kind == "median":
-        return np.nanmedian(past, axis=1)
+    if kind in ("mean", "median"):
+        average: Floats = np.nanmean(past, axis=1) if kind == "mean" else np.nanmedian(past, axis=1)
+        return average
     classes = np.unique(past[~np.isnan(past)])
     counts = np.stack([(past == value).sum(axis=1) for value in classes], axis=1)
-    return classes[counts.argmax(axis=1)]
+    commonest: Floats = classes[counts.argmax(axis=1)]
+    return commonest
 
 
 def _build(

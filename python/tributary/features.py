@@ -48,7 +48,7 @@ class DatabaseLike(Protocol):
     def task_seeds(self, task: str) -> dict[str, NDArray[Any]]:
         """The seeds of a task with their labels."""
 
-    def vocab(self, ids: NDArray[np.int32]) -> list[str]:
+    def vocab(self, ids: Sequence[int]) -> list[str]:
         """Texts of vocabulary ids."""
 
 
@@ -57,6 +57,8 @@ class Task:
     """A task of the manifest, with its labels in the user's units.
 
     Attributes:
+        horizon_us: microseconds after a seed's time at which its label is known; None: never known to other seeds.
+        hidden: (table, column) pairs that no feature may read.
         row: int64 [N], row of each seed in the anchor table.
         time: int64 [N], seed times in microseconds; the largest int64 is the end of time.
         split: int8 [N], 0 train, 1 val, 2 test.
@@ -68,7 +70,7 @@ class Task:
     anchor_table: str
     target_column: str
     target_stype: str
-    horizon_us: int
+    horizon_us: int | None
     hidden: frozenset[tuple[str, str]]
     row: Ints
     time: Ints
@@ -82,7 +84,8 @@ class Task:
         Raises:
             ValueError: the database has no such task.
         """
-        tasks = json.loads(database.manifest)["tasks"]
+        manifest = json.loads(database.manifest)
+        tasks = manifest["tasks"]
         described = next((task for task in tasks if task["name"] == name), None)
         if described is None:
             raise ValueError(f"no task `{name}`; this database has {', '.join(t['name'] for t in tasks) or 'none'}")
@@ -95,16 +98,19 @@ class Task:
                 statistics = described["statistics"]
                 label = label * statistics["std"] + statistics["mean"]
         label = np.where(seeds["is_null"], np.nan, label)
-        hidden = {tuple(pair) for pair in described["remove_columns"] or []}
-        if described["kind"] == "cell":
-            hidden.add((described["anchor_table"], described["target_column"]))
+        anchor, removed = manifest["tables"][described["anchor_table"]]["name"], set(described["remove_columns"])
+        hidden = {(t["name"], c["name"]) for t in manifest["tables"] for c in t["columns"] if c["id"] in removed}
+        horizon_us = described["horizon_us"]
+        if described["kind"] == "cell":  # other rows show the column as they show any other, from their time on
+            hidden.add((anchor, described["target_column"]))
+            horizon_us = 0
         return cls(
             name=name,
             kind=described["kind"],
-            anchor_table=described["anchor_table"],
+            anchor_table=anchor,
             target_column=described["target_column"],
             target_stype=described["target_stype"],
-            horizon_us=described["horizon_us"] or 0,
+            horizon_us=horizon_us,
             hidden=frozenset(hidden),
             row=seeds["row"].astype(np.int64),
             time=seeds["time"].astype(np.int64),
@@ -115,6 +121,8 @@ class Task:
     @property
     def known_time(self) -> Ints:
         """int64 [N]: when each label becomes known; the end of time for labels that never do."""
+        if self.horizon_us is None:
+            return np.full(len(self.time), END_OF_TIME)
         latest = END_OF_TIME - self.horizon_us
         return np.where(np.isnan(self.label) | (self.time >= latest), END_OF_TIME, self.time + self.horizon_us)
 
@@ -123,7 +131,7 @@ class Task:
 
         With a horizon of 0 a label is known at its own seed's time, so history has to end just before it.
         """
-        return time if self.horizon_us > 0 else np.where(time == ALWAYS, time, time - 1)
+        return time if self.horizon_us else np.where(time == ALWAYS, time, time - 1)
 
 
 class Events:
@@ -181,7 +189,8 @@ class Running:
         """Mean of the valid values of each range; NaN without any."""
         count = self._count[stop] - self._count[start]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (self._sum[stop] - self._sum[start]) / count + self._centre
+            mean: Floats = (self._sum[stop] - self._sum[start]) / count + self._centre
+        return mean
 
     def std(self, start: Ints, stop: Ints) -> Floats:
         """Population standard deviation of the valid values of each range; NaN with fewer than two."""
@@ -253,7 +262,9 @@ class FeatureBuilder:
 
     def __init__(self, database: DatabaseLike, task: Task, *, hops: int = 2) -> None:
         self._database, self._task, self._hops = database, task, hops
-        self._tables = {table["name"]: table for table in json.loads(database.manifest)["tables"]}
+        tables = json.loads(database.manifest)["tables"]
+        self._names = [table["name"] for table in tables]
+        self._tables = {table["name"]: table for table in tables}
         self._columns: dict[tuple[str, str], tuple[NDArray[Any], NDArray[np.bool_]]] = {}
         self._parents: dict[int, Ints] = {}
         self._times: dict[str, Ints] = {}
@@ -275,6 +286,23 @@ class FeatureBuilder:
         self._add_entity(features, moment, self._task.anchor_table, "", depth=self._hops)
         return features
 
+    def history_length(self, seeds: Ints, *, database_cutoff: int | None = None) -> Ints:
+        """How much is known of each seed's entity at its time: visible child rows plus closed past labels.
+
+        Args:
+            seeds: int64 [n], positions among the task's seeds.
+            database_cutoff: as in `build`.
+        """
+        time = self._task.time[seeds]
+        visible_until = time if database_cutoff is None else np.minimum(time, database_cutoff)
+        row = self._task.row[seeds]
+        start, stop = Events(self._task.row, self._task.known_time).until(row, self._task.label_horizon(visible_until))
+        total = stop - start
+        for child, key in self._children_of(self._task.anchor_table):
+            start, stop = Events(self._parents_of(key["id"]), self._times_of(child)).until(row, visible_until)
+            total = total + stop - start
+        return total
+
     # ---- the entity, its parents and its children ---------------------------------------------------------------
 
     def _add_entity(self, features: FeatureMatrix, moment: Moment, table: str, prefix: str, *, depth: int) -> None:
@@ -293,7 +321,9 @@ class FeatureBuilder:
             parent_moment = moment.of(np.where(moment.row >= 0, parents[moment.row], -1))
             self._add_identity(features, parent_moment, key["id"], f"{prefix}{key['column']}")
             if is_entity:
-                self._add_entity(features, parent_moment, key["parent_table"], f"{prefix}{key['column']}.", depth=0)
+                self._add_entity(
+                    features, parent_moment, self._names[key["parent_table"]], f"{prefix}{key['column']}.", depth=0
+                )
 
     def _add_last_parents(self, features: FeatureMatrix, moment: Moment, child: str, key: dict[str, Any]) -> None:
         """The other parents of the entity's last child row, e.g. the team of a driver's last race."""
@@ -307,7 +337,7 @@ class FeatureBuilder:
             row = np.where(last >= 0, self._parents_of(other["id"])[last], -1)
             prefix = f"last {child}.{other['column']}."
             self._add_identity(features, moment.of(row), other["id"], prefix.rstrip("."))
-            self._add_entity(features, moment.of(row), other["parent_table"], prefix, depth=0)
+            self._add_entity(features, moment.of(row), self._names[other["parent_table"]], prefix, depth=0)
 
     def _add_identity(self, features: FeatureMatrix, moment: Moment, foreign_key_id: int, name: str) -> None:
         """Which parent it is, where the choice is small."""
@@ -435,7 +465,7 @@ class FeatureBuilder:
 
     def _choose_windows(self) -> list[int]:
         """Windows no shorter than the task's horizon and shorter than the span of its seeds."""
-        span, horizon_us = self._span_days(), self._task.horizon_us
+        span, horizon_us = self._span_days(), self._task.horizon_us or 0
         return [days for days in WINDOW_DAYS if days * DAY_US >= horizon_us and days < span] or [WINDOW_DAYS[0]]
 
     def _span_days(self) -> float:
@@ -470,14 +500,14 @@ class FeatureBuilder:
                 kinds, counts = np.unique(values[is_valid], return_counts=True)
                 for kind in kinds[np.argsort(-counts, kind="stable")][:MAX_SHARES] if len(kinds) > 1 else []:
                     share = np.where(is_valid, values == kind, np.nan)
-                    found.append((f"share of {self._database.vocab(np.array([kind], np.int32))[0]}", share))
+                    found.append((f"share of {self._database.vocab([int(kind)])[0]}", share))
             else:
                 found.append((column["name"], np.where(is_valid, values, np.nan).astype(np.float64)))
         return found
 
     def _children_of(self, table: str) -> Sequence[tuple[str, dict[str, Any]]]:
         pairs = [(child, key) for child, described in self._tables.items() for key in described["foreign_keys"]]
-        return [(child, key) for child, key in pairs if key["parent_table"] == table]
+        return [(child, key) for child, key in pairs if self._names[key["parent_table"]] == table]
 
     def _column(self, table: str, column: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if (table, column) not in self._columns:
@@ -486,7 +516,10 @@ class FeatureBuilder:
 
     def _times_of(self, table: str) -> Ints:
         if table not in self._times:
-            self._times[table] = self._database.row_times(table)
+            times = self._database.row_times(table)
+            if self._tables[table].get("null_time_visible"):
+                times = np.where(times == END_OF_TIME, ALWAYS, times)
+            self._times[table] = times
         return self._times[table]
 
     def _parents_of(self, foreign_key_id: int) -> Ints:

@@ -10,11 +10,14 @@ Source: RelBench, A Benchmark for Deep Learning on Relational Databases, arXiv 2
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sk
+
+Floats = NDArray[np.float64]
 
 NAMES = {
     "boolean": ("auroc", "average_precision", "f1", "accuracy"),
@@ -80,18 +83,34 @@ def undefined(target_stype: str, label: ArrayLike, train_label_std: float | None
     return _undefined(target_stype, np.asarray(label), train_label_std)
 
 
-def intervals(
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of one model with their bootstrap.
+
+    Attributes:
+        values: metric name to value; None where undefined.
+        intervals: metric name to the (low, high) of its interval; None where undefined.
+        undefined: metric name to the reason why it is None.
+        samples: metric name to its values over the resamples, float64 [K]; NaN where a resample does not define it.
+    """
+
+    values: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None]
+    undefined: dict[str, str]
+    samples: dict[str, Floats]
+
+
+def score(
     target_stype: str,
     label: ArrayLike,
     prediction: ArrayLike | None,
     probability: ArrayLike | None = None,
     train_label_std: float | None = None,
     *,
-    confidence: float = 0.95,
     num_resamples: int | None = None,
     rng_seed: int = 0,
-) -> dict[str, tuple[float, float] | None]:
-    """Bootstrap percentile intervals of every metric; rows are drawn independently, with replacement.
+) -> Scores:
+    """All metrics with 95 % bootstrap percentile intervals; rows are drawn independently, with replacement.
 
     Args:
         target_stype: as in `compute`, like the next four.
@@ -99,35 +118,56 @@ def intervals(
         prediction: [N].
         probability: [N].
         train_label_std: for nmae.
-        confidence: share of resamples inside the interval.
-        num_resamples: default 1,000, fewer for many rows (at least 100) so that it stays a matter of seconds.
-        rng_seed: equal seeds draw equal rows, so that models scored on the same rows are comparable.
-
-    Returns:
-        Metric name to (low, high); None where the metric is undefined. Resamples in which a metric is undefined
-        (one class only) are left out.
+        num_resamples: default 1,000, fewer for very many rows (at least 200) so that it stays a matter of seconds.
+        rng_seed: equal seeds draw equal rows, so that models scored on the same rows can be compared by `difference`.
     """
     truth, scores = _checked(target_stype, label, prediction, probability)
-    num_rows = len(truth)
-    if num_resamples is None:
-        num_resamples = int(np.clip(4_000_000 // num_rows, 100, 1000))
-    rng = np.random.default_rng(rng_seed)
-    drawn: dict[str, list[float]] = {name: [] for name in _names(target_stype)}
-    for _ in range(num_resamples):
-        rows = rng.integers(0, num_rows, num_rows)
-        for name, value in _compute_all(target_stype, truth[rows], scores[rows], train_label_std).items():
-            if value is not None:
-                drawn[name].append(value)
+    values = _compute_all(target_stype, truth, scores, train_label_std)
     reasons = _undefined(target_stype, truth, train_label_std)
-    tail = 100 * (1 - confidence) / 2
-    found: dict[str, tuple[float, float] | None] = {}
-    for name, values in drawn.items():
-        if name in reasons or not values:
-            found[name] = None
-        else:
-            low, high = np.percentile(values, [tail, 100 - tail])
-            found[name] = (float(low), float(high))
-    return found
+    if num_resamples is None:
+        num_resamples = int(np.clip(50_000_000 // len(truth), 200, 1000))
+    weighted = _WEIGHTED[target_stype](truth, scores)
+    rng = np.random.default_rng(rng_seed)
+    rows = []
+    for _ in range(num_resamples):
+        drawn = rng.integers(0, len(truth), len(truth))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rows.append(weighted.values(np.bincount(drawn, minlength=len(truth)).astype(np.float64)))
+    samples = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
+    if "mae" in samples:
+        samples["nmae"] = samples["mae"] / train_label_std if "nmae" not in reasons else samples["mae"] * np.nan
+    intervals = {name: None if name in reasons else _interval(samples.get(name, np.array([]))) for name in values}
+    return Scores(values, intervals, reasons, samples)
+
+
+def difference(metric: str, ours: Scores, theirs: Scores) -> tuple[float, float, float] | None:
+    """How much better `ours` is, with the 95 % interval of the paired bootstrap; positive is better for every metric.
+
+    Args:
+        metric: its name.
+        ours: scored on some rows.
+        theirs: scored on the same rows with the same rng_seed.
+
+    Returns:
+        (difference, low, high), or None where the metric is undefined.
+    """
+    our_value, their_value = ours.values[metric], theirs.values[metric]
+    if our_value is None or their_value is None:
+        return None
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    interval = _interval(sign * (ours.samples[metric] - theirs.samples[metric]))
+    if interval is None:
+        return None
+    return sign * (our_value - their_value), *interval
+
+
+def _interval(samples: Floats) -> tuple[float, float] | None:
+    """The middle 95 % of the samples that are defined."""
+    known = samples[np.isfinite(samples)]
+    if len(known) == 0:
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _names(target_stype: str) -> tuple[str, ...]:
@@ -200,7 +240,75 @@ def _score(name: str, truth: NDArray[Any], scores: NDArray[Any], train_label_std
         return float(sk.root_mean_squared_error(truth, scores))
     if name == "r2":
         return float(sk.r2_score(truth, scores))
-    if name == "nmae":
-        assert train_label_std is not None  # else it is undefined
+    if name == "nmae" and train_label_std is not None:
         return float(sk.mean_absolute_error(truth, scores)) / train_label_std
     raise ValueError(f"no metric `{name}`")
+
+
+# ---- the same of weighted rows, fast enough for a thousand resamples; tests hold them equal to scikit-learn -----
+
+
+class _WeightedBoolean:
+    """Rows sorted once by score, so that every resample is a handful of sums."""
+
+    def __init__(self, truth: NDArray[Any], scores: NDArray[Any]) -> None:
+        self._order = np.argsort(scores, kind="stable")
+        ordered = scores[self._order]
+        self._truth = truth[self._order].astype(np.float64)
+        self._decided = (ordered >= THRESHOLD).astype(np.float64)
+        self._starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+
+    def values(self, weights: Floats) -> dict[str, float]:
+        weights = weights[self._order]
+        hits = weights * self._truth
+        true = np.add.reduceat(hits, self._starts)
+        false = np.add.reduceat(weights - hits, self._starts)
+        num_true, num_false = true.sum(), false.sum()
+        auroc = (true * (np.cumsum(false) - false / 2)).sum() / (num_true * num_false)
+        found, raised = np.cumsum(true[::-1]), np.cumsum((true + false)[::-1])
+        precision = np.divide(found, raised, out=np.zeros_like(found), where=raised > 0)
+        both = hits @ self._decided
+        total = weights.sum()
+        return {
+            "auroc": float(auroc),
+            "average_precision": float((precision * true[::-1]).sum() / num_true),
+            "f1": float(2 * both / (num_true + weights @ self._decided)) if num_true else np.nan,
+            "accuracy": float((2 * both + total - num_true - weights @ self._decided) / total),
+        }
+
+
+class _WeightedNumerical:
+    def __init__(self, truth: NDArray[Any], scores: NDArray[Any]) -> None:
+        self._truth = truth.astype(np.float64)
+        error = scores.astype(np.float64) - self._truth
+        self._absolute, self._square = np.abs(error), error**2
+
+    def values(self, weights: Floats) -> dict[str, float]:
+        total, square = weights.sum(), weights @ self._square
+        spread = weights @ (self._truth - weights @ self._truth / total) ** 2
+        mae, rmse = weights @ self._absolute / total, np.sqrt(square / total)
+        return {"mae": float(mae), "rmse": float(rmse), "r2": float(1 - square / spread)}
+
+
+class _WeightedCategorical:
+    def __init__(self, truth: NDArray[Any], scores: NDArray[Any]) -> None:
+        classes, codes = np.unique(np.concatenate([truth, scores]), return_inverse=True)
+        self._num_classes = len(classes)
+        self._truth, self._scores = codes[: len(truth)], codes[len(truth) :]
+        self._same = self._truth == self._scores
+
+    def values(self, weights: Floats) -> dict[str, float]:
+        def count(codes: NDArray[Any], of: Floats) -> Floats:
+            return np.bincount(codes, of, self._num_classes).astype(np.float64)
+
+        both = count(self._truth, weights * self._same)
+        either = count(self._truth, weights) + count(self._scores, weights)
+        f1 = 2 * both[either > 0] / either[either > 0]
+        return {"accuracy": float(weights @ self._same / weights.sum()), "macro_f1": float(f1.mean())}
+
+
+_WEIGHTED: dict[str, type[_WeightedBoolean] | type[_WeightedNumerical] | type[_WeightedCategorical]] = {
+    "boolean": _WeightedBoolean,
+    "numerical": _WeightedNumerical,
+    "categorical": _WeightedCategorical,
+}

@@ -16,10 +16,10 @@ ALWAYS = np.iinfo(np.int64).min
 UNITS = {"hour": 3_600_000_000, "day": 86_400_000_000}
 
 
-def parse_horizon(text: str | None) -> int:
-    """`"12 hours"` as microseconds."""
+def parse_horizon(text: str | None) -> int | None:
+    """`"12 hours"` as microseconds; None without one."""
     if not text:
-        return 0
+        return None
     number, unit = text.split()
     return int(number) * UNITS[unit.rstrip("s")]
 
@@ -61,7 +61,7 @@ class ParquetDatabase:
         for table in self._manifest["tables"]:
             for key in table["foreign_keys"]:
                 if key["id"] == foreign_key_id:
-                    index = self._index(key["parent_table"])
+                    index = self._index(self._manifest["tables"][key["parent_table"]]["name"])
                     values = self._fetch(f'SELECT "{key["column"]}" FROM "{table["name"]}"')
                     return np.array([index.get(v, -1) for (v,) in values], np.int64)
         raise ValueError(f"no foreign key {foreign_key_id}")
@@ -70,7 +70,7 @@ class ParquetDatabase:
         keys = list(self._index(table))
         return [keys[row] for row in rows]
 
-    def vocab(self, ids: np.ndarray) -> list[str]:
+    def vocab(self, ids: list[int]) -> list[str]:
         return [self._vocabulary[i] for i in ids]
 
     def task_seeds(self, task: str) -> dict[str, np.ndarray]:
@@ -106,7 +106,8 @@ class ParquetDatabase:
 
     def _describe(self) -> dict:
         column_id = key_id = 0
-        tables = []
+        tables: list[dict] = []
+        names = list(self.metadata["tables"])
         for name, description in self.metadata["tables"].items():
             columns, keys = [], []
             for column, detail in description["columns"].items():
@@ -116,23 +117,25 @@ class ParquetDatabase:
                 column_id += 1
                 if "foreign_key" in detail:
                     parent = detail["foreign_key"].split(".")[0]
-                    keys.append({"id": key_id, "column": column, "parent_table": parent})
+                    keys.append({"id": key_id, "column": column, "parent_table": names.index(parent)})
                     key_id += 1
             num_rows = self._fetch(f'SELECT count(*) FROM "{name}"')[0][0]
             head = {"name": name, "num_rows": num_rows, "primary_key": description.get("primary_key")}
             head["temporal_column"] = description.get("temporal_column")
             tables.append({**head, "columns": columns, "foreign_keys": keys})
-        tasks = [self._describe_task(i, name) for i, name in enumerate(self.metadata.get("tasks", {}))]
+        tasks = [self._describe_task(tables, i, name) for i, name in enumerate(self.metadata.get("tasks", {}))]
         name = self.metadata["name"]
         return {"name": name, "build_id": self.build_id, "tables": tables, "tasks": tasks, "num_tables": len(tables)}
 
-    def _describe_task(self, task_id: int, name: str) -> dict:
+    def _describe_task(self, tables: list[dict], task_id: int, name: str) -> dict:
         task = self.metadata["tasks"][name]
         kind = "table" if "query" in task else "cell"
         described = {"id": task_id, "name": name, "kind": kind, "horizon_us": parse_horizon(task.get("horizon"))}
-        for field in ("anchor_table", "anchor_key", "target_column", "target_stype", "observation_time_column"):
+        described["anchor_table"] = list(self.metadata["tables"]).index(task["anchor_table"])
+        for field in ("anchor_key", "target_column", "target_stype", "observation_time_column"):
             described[field] = task.get(field)
-        described["remove_columns"] = task.get("remove_columns", [])
+        ids = {(t["name"], c["name"]): c["id"] for t in tables for c in t["columns"]}
+        described["remove_columns"] = [ids[t, c] for t, c in task.get("remove_columns", []) if (t, c) in ids]
         described["metric"] = task.get("metric")
         described["statistics"] = {"mean": 0.0, "std": 1.0}
         return described

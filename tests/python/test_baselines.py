@@ -194,13 +194,21 @@ def test_features_are_the_same_for_any_choice_of_seeds(shops):
 
 def test_own_label_is_no_history_even_without_horizon(tmp_path):
     metadata = shop_metadata()
-    del metadata["tasks"]["amount"]["horizon"]
+    metadata["tasks"]["amount"]["horizon"] = "0 days"
     database = ParquetDatabase(write_shops(tmp_path), metadata)
     task = Task.load(database, "amount")
     matrix = FeatureBuilder(database, task).build(np.arange(len(task.row)))
     first = np.flatnonzero(task.time == task.time.min())
     assert (matrix.columns[matrix.names.index("label>count")][first] == 0).all()
     assert (matrix.columns[matrix.names.index("label of all>mean")][first] != task.label[first]).all()
+
+
+def test_without_a_horizon_labels_are_no_history(tmp_path):
+    metadata = shop_metadata()
+    del metadata["tasks"]["amount"]["horizon"]
+    database = ParquetDatabase(write_shops(tmp_path), metadata)
+    matrix = FeatureBuilder(database, Task.load(database, "amount")).build(np.arange(50))
+    assert (matrix.columns[matrix.names.index("label>count")] == 0).all()
 
 
 # ---- the baselines ----------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_one_class_has_no_auroc_and_says_why(value):
     assert found["accuracy"] is not None
     assert (found["average_precision"] is None) == (not value)
     assert str(value).lower() in metrics.undefined("boolean", label)["auroc"]
-    assert metrics.intervals("boolean", label, None, [0.1, 0.2, 0.3, 0.4, 0.9], num_resamples=20)["auroc"] is None
+    assert metrics.score("boolean", label, None, [0.1, 0.2, 0.3, 0.4, 0.9], num_resamples=20).intervals["auroc"] is None
 
 
 def test_constant_labels_have_no_r2_and_no_nmae_without_training_spread():
@@ -70,18 +70,47 @@ def test_intervals_hold_the_value_and_shrink_with_rows():
     for num_rows in (100, 2000):
         label = rng.normal(size=num_rows)
         prediction = label + rng.normal(size=num_rows)
-        value = metrics.compute("numerical", label, prediction, train_label_std=1.0)["mae"]
-        low, high = metrics.intervals("numerical", label, prediction, train_label_std=1.0, num_resamples=200)["mae"]
+        scored = metrics.score("numerical", label, prediction, train_label_std=1.0, num_resamples=200)
+        (low, high), value = scored.intervals["mae"], scored.values["mae"]
         assert low < value < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
 
 
 def test_intervals_are_the_same_for_the_same_rng_seed():
-    label = np.arange(50) % 3 == 0
-    probability = np.linspace(0, 1, 50)
-    first = metrics.intervals("boolean", label, None, probability, num_resamples=50, rng_seed=3)
-    assert first == metrics.intervals("boolean", label, None, probability, num_resamples=50, rng_seed=3)
+    label, probability = np.arange(50) % 3 == 0, np.linspace(0, 1, 50)
+    first, again, other = (metrics.score("boolean", label, None, probability, rng_seed=seed) for seed in (3, 3, 4))
+    assert first.intervals == again.intervals
+    assert first.intervals != other.intervals
+
+
+def test_resampled_metrics_equal_scikit_learn_on_the_resampled_rows():
+    rng = np.random.default_rng(5)
+    size = 60
+    cases = {
+        "boolean": (rng.random(size) < 0.4, rng.integers(0, 8, size) / 8),
+        "numerical": (rng.normal(size=size), rng.normal(size=size)),
+        "categorical": (rng.integers(0, 5, size), rng.integers(0, 6, size)),
+    }
+    for stype, (label, given) in cases.items():
+        samples = metrics.score(stype, label, given, given, 2.0, num_resamples=30, rng_seed=9).samples
+        draws = np.random.default_rng(9)
+        for i in range(30):
+            rows = draws.integers(0, size, size)
+            expected = metrics.compute(stype, label[rows], given[rows], given[rows], 2.0)
+            assert {name: values[i] for name, values in samples.items()} == pytest.approx(expected)
+
+
+def test_difference_is_paired_and_positive_when_better():
+    rng = np.random.default_rng(0)
+    label = rng.normal(size=300)
+    near, far = label + 0.5 * rng.normal(size=300), label + 2 * rng.normal(size=300)
+    ours, theirs = (metrics.score("numerical", label, p, train_label_std=1.0) for p in (near, far))
+    gain, low, high = metrics.difference("mae", ours, theirs)
+    assert 0 < low < gain < high
+    assert metrics.difference("mae", theirs, ours)[2] < 0
+    assert metrics.difference("r2", ours, theirs)[0] > 0
+    assert metrics.difference("mae", ours, ours) == (0, 0, 0)
 
 
 def test_direction_of_each_metric():

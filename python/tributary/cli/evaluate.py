@@ -1,0 +1,149 @@
+"""`tributary evaluate`: metrics of a trained run beside honest baselines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    task: Annotated[str | None, typer.Option(help="Task to evaluate; default: every task of the run.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    regime: Annotated[
+        str,
+        typer.Option(help="seed-time: each seed sees all up to its own moment; frozen: nothing after one cut-off."),
+    ] = "seed-time",
+    database_cutoff: Annotated[
+        str | None, typer.Option(help="Cut-off of the frozen regime, as YYYY-MM-DD; default: the split's first seed.")
+    ] = None,
+    max_seeds: Annotated[
+        int | None, typer.Option(min=1, help="At most about so many seeds per task, spread evenly over the split.")
+    ] = None,
+    database: Annotated[
+        Path | None, typer.Option(help="Processed database to evaluate on, when it is not the run's own.")
+    ] = None,
+    step: Annotated[str, typer.Option(help="Checkpoint: best, last or a step number.")] = "best",
+    baselines: Annotated[bool, typer.Option(help="Fit the baselines and score them on the same rows.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Score a run on a split beside a constant, the entity's own past and LightGBM on its history.
+
+    Example: tributary evaluate runs/demo --task flight-late --max-seeds 5000
+    """
+    import json
+
+    from tributary.cli.console import output
+    from tributary.evaluate import REGIMES, tasks_of
+    from tributary.evaluate import evaluate as run_evaluation
+    from tributary.predict import load_run
+
+    if split not in ("train", "val", "test"):
+        raise ValueError(f"--split {split}: expected train, val or test")
+    if regime not in REGIMES:
+        raise ValueError(f"--regime {regime}: expected {' or '.join(REGIMES)}")
+    cutoff = _microseconds(database_cutoff)
+    loaded = load_run(run, step=int(step) if step.isdigit() else step, database=database)
+    results = []
+    for name in [task] if task is not None else tasks_of(loaded):
+        with _Bar(name) as bar:
+            results.append(
+                run_evaluation(
+                    loaded,
+                    name,
+                    split,
+                    regime,
+                    database_cutoff=cutoff,
+                    with_baselines=baselines,
+                    max_seeds=max_seeds,
+                    progress=bar.update,
+                )
+            )
+        if not as_json:
+            _show(results[-1])
+    if as_json:
+        typer.echo(json.dumps(results, indent=1))
+    else:
+        output().print(f"written: {run / 'evaluation.json'}\nnext:    tributary report {run}", markup=False)
+
+
+def _microseconds(text: str | None) -> int | None:
+    """A date or time as microseconds since 1970."""
+    if text is None:
+        return None
+    import numpy as np
+
+    try:
+        return int(np.datetime64(text, "us").astype(np.int64))
+    except ValueError:
+        raise ValueError(f"--database-cutoff {text}: expected YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS") from None
+
+
+class _Bar:
+    """One line of progress for one task: predicting with a bar, then the baselines."""
+
+    def __init__(self, task: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from tributary.cli.console import messages
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn())
+        self._bars = Progress(
+            *columns, TimeRemainingColumn(compact=True), console=messages(), disable=not messages().is_terminal
+        )
+        self._task, self._bar = task, self._bars.add_task(task, total=None)
+
+    def __enter__(self) -> "_Bar":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """Shows what is done at the moment."""
+        self._bars.update(self._bar, description=f"{self._task}: {what}", completed=done, total=total)
+
+
+def _show(result: dict[str, Any]) -> None:
+    """Prints the table of one task and the verdicts."""
+    from rich.text import Text
+
+    from tributary.cli.console import output
+
+    console = output()
+    of_all = "" if result["num_evaluated"] == result["num_seeds"] else f" of {result['num_seeds']:,}"
+    frozen = f" at {result['database_cutoff']}" if result["database_cutoff"] else ""
+    head = f"{result['task']} on {result['split']}, {result['regime']} regime{frozen}: "
+    console.print(Text(head, style="bold") + Text(f"{result['num_evaluated']:,}{of_all} seeds"), soft_wrap=True)
+    console.print(_table(result))
+    for metric, reason in result["undefined"].items():
+        console.print(f"  {metric} is undefined: {reason}", markup=False, soft_wrap=True)
+    for verdict in result["verdicts"]:
+        console.print(f"  the model {verdict}", markup=False, soft_wrap=True)
+    console.print()
+
+
+def _table(result: dict[str, Any]) -> "Table":
+    """Models down, metrics across, the judging metric first and with its interval."""
+    from rich import box
+    from rich.table import Table
+
+    metrics = sorted(result["model"]["metrics"], key=lambda name: name != result["metric"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in metrics:
+        table.add_column(f"{name} (95 %)" if name == result["metric"] else name, justify="right")
+    for entry in [result["model"], *result["baselines"]]:
+        cells = []
+        for name in metrics:
+            value, interval = entry["metrics"][name], entry["intervals"][name]
+            text = "-" if value is None else f"{value:.4g}"
+            if name == result["metric"] and interval is not None:
+                text += f" [{interval[0]:.4g}, {interval[1]:.4g}]".replace("[", "\\[")
+            cells.append(text)
+        table.add_row(entry["name"], *cells, style="bold" if entry is result["model"] else "")
+    return table

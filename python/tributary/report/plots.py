@@ -1,0 +1,279 @@
+"""Plots of a report as SVG text that takes its colours from the page.
+
+Matplotlib draws with marker colours; they become CSS variables afterwards, so that one picture is readable on a light
+and on a dark page. Text stays text. Every function returns one `<svg>` element.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+Floats = NDArray[np.float64]
+
+# marker colour -> CSS variable of the page
+_VARIABLES = {
+    "#010203": "--ink",
+    "#040506": "--muted",
+    "#070809": "--line",
+    "#0a0b0c": "--model",
+    "#0d0e0f": "--lightgbm",
+    "#101112": "--entity",
+    "#131415": "--constant",
+    "#161718": "--page",
+}
+INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE = _VARIABLES
+COLORS = {"model": MODEL, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
+LABELS = {"model": "model", "lightgbm": "LightGBM", "entity": "per-entity mean", "constant": "constant"}
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def _figure(name: str, width: float = 4.4, height: float = 3.2) -> Any:
+    """A figure in the report's style; after the block `svg()` of what it yields gives the text."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        yield Figure(figsize=(width, height))
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """The figure as an SVG element with the page's colours, scaled by its container."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for marker, variable in _VARIABLES.items():
+        text = text.replace(marker, f"var({variable})")
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", text)
+    text = re.sub(
+        r"font: (bold|\d+) ([\d.]+)px [^;\"]*", r"font-weight: \1; font-size: \2px; font-family: inherit", text
+    )
+    head = f'<svg role="img" aria-label="{description}" '
+    return re.sub(r'^<svg (?:[^>]*?)(viewBox="[^"]*")[^>]*>', head + r'\1 xmlns="http://www.w3.org/2000/svg">', text)
+
+
+def comparison(name: str, result: Mapping[str, Any]) -> str:
+    """The judging metric of the model and of every baseline, with intervals."""
+    metric = result["metric"]
+    entries = [e for e in [result["model"], *result["baselines"]] if e["metrics"][metric] is not None][::-1]
+    with _figure(name, 7.2, 0.75 + 0.42 * len(entries)) as figure:
+        axes = figure.subplots()
+        for position, entry in enumerate(entries):
+            value, color = entry["metrics"][metric], COLORS[entry["name"]]
+            if entry["intervals"][metric] is not None:
+                axes.plot(entry["intervals"][metric], [position] * 2, color=color, linewidth=5, alpha=0.35)
+            axes.plot([value], [position], "o", color=color, markersize=8)
+            axes.annotate(f"{value:.4g}", (value, position), (0, 8), textcoords="offset points", ha="center", color=INK)
+        axes.set_yticks(range(len(entries)), [LABELS[entry["name"]] for entry in entries])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.6, len(entries) - 0.25)
+        axes.margins(x=0.08)
+        axes.grid(axis="y", visible=False)
+        better = "lower" if metric in ("mae", "rmse", "nmae") else "higher"
+        axes.set_xlabel(f"{metric}, {better} is better; bars are 95 % intervals")
+        return _svg(figure, f"{metric} of the model and the baselines")
+
+
+def learning_curves(history: Mapping[str, Any]) -> list[str]:
+    """Training loss, and validation scores per task, over the steps."""
+    pictures = []
+    train = [line for line in history.get("train", []) if "loss" in line]
+    if train:
+        with _figure("loss") as figure:
+            axes = figure.subplots()
+            steps, loss = (np.array([line[field] for line in train]) for field in ("step", "loss"))
+            axes.plot(steps, loss, color=MODEL, alpha=0.3, linewidth=1)
+            width = max(1, len(loss) // 20)
+            smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+            axes.plot(steps[width - 1 :], smooth, color=MODEL)
+            axes.set(title="Training loss", xlabel="step")
+            pictures.append(_svg(figure, "training loss over steps"))
+    checks = [line for line in history.get("validation", []) if line.get("tasks")]
+    names = sorted({task for line in checks for task in line["tasks"]})
+    if checks:
+        with _figure("validation") as figure:
+            axes = figure.subplots()
+            for name, style in zip(names, ["-", "--", ":", "-."] * len(names), strict=False):
+                scored = [line for line in checks if "score" in line["tasks"].get(name, {})]
+                points = [(line["step"], line["tasks"][name]["score"]) for line in scored]
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, color=MODEL, label=name)
+            if history.get("best_step") is not None:
+                axes.axvline(history["best_step"], color=MUTED, linewidth=1, linestyle=":")
+                axes.annotate("kept", (history["best_step"], axes.get_ylim()[1]), (3, -10), textcoords="offset points")
+            axes.axhline(0, color=MUTED, linewidth=0.8)
+            axes.set(title="Validation score (0 knows nothing, 1 perfect)", xlabel="step")
+            axes.legend()
+            pictures.append(_svg(figure, "validation score over steps"))
+    return pictures
+
+
+def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floats]) -> list[str]:
+    """ROC, precision-recall and calibration of the model, with LightGBM beside it."""
+    if label.all() or not label.any():
+        return []
+    shown = {who: scores[who] for who in ("lightgbm", "model") if who in scores}
+    pictures = []
+    with _figure(f"{name} roc", 3.6) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        for who, score in shown.items():
+            false, true, _ = sk.roc_curve(label, score)
+            area = sk.roc_auc_score(label, score)
+            axes.plot(*_thinned(false, true), color=COLORS[who], label=f"{LABELS[who]} {area:.3f}")
+        axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+        axes.legend(loc="lower right")
+        pictures.append(_svg(figure, "ROC curve"))
+    with _figure(f"{name} pr", 3.6) as figure:
+        axes = figure.subplots()
+        axes.axhline(label.mean(), color=MUTED, linewidth=0.8, linestyle=":")
+        for who, score in shown.items():
+            precision, recall, _ = sk.precision_recall_curve(label, score)
+            area = sk.average_precision_score(label, score)
+            axes.plot(*_thinned(recall, precision), color=COLORS[who], label=f"{LABELS[who]} {area:.3f}")
+        axes.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.03))
+        axes.legend(loc="upper right")
+        pictures.append(_svg(figure, "precision-recall curve"))
+    with _figure(f"{name} calibration", 3.6) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        for who, score in shown.items():
+            said, happened = _calibration(label, score)
+            axes.plot(said, happened, "o-", markersize=4, color=COLORS[who], label=LABELS[who])
+        axes.set(title="Calibration, tenths of the rows", xlabel="predicted probability", ylabel="share of true")
+        axes.legend(loc="upper left")
+        pictures.append(_svg(figure, "calibration"))
+    return pictures
+
+
+def numerical_plots(name: str, label: Floats, scores: Mapping[str, Floats]) -> list[str]:
+    """Predicted against actual, and the residuals, both within the middle 99 % of the labels."""
+    low, high = np.percentile(label, [0.5, 99.5])
+    model = scores["model"]
+    inside = np.flatnonzero((label >= low) & (label <= high))
+    if len(inside) > 2500:
+        inside = np.sort(np.random.default_rng(0).choice(inside, 2500, replace=False))
+    with _figure(f"{name} scatter") as figure:
+        axes = figure.subplots()
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=0.9, linestyle=":")
+        points = axes.scatter(label[inside], model[inside], s=7, color=MODEL, alpha=0.3, linewidths=0)
+        points.set_rasterized(False)
+        axes.set(title="Predicted against actual", xlabel="actual", ylabel="predicted")
+        scatter = _svg(figure, "predicted against actual values")
+    with _figure(f"{name} residuals") as figure:
+        axes = figure.subplots()
+        residuals = {who: scores[who] - label for who in ("lightgbm", "model") if who in scores}
+        span = np.percentile(np.abs(np.concatenate(list(residuals.values()))), 99)
+        for who, residual in residuals.items():
+            counts, edges = np.histogram(residual, np.linspace(-span, span, 61))
+            axes.stairs(counts, edges, color=COLORS[who], label=LABELS[who], linewidth=1.5)
+        axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.set(title="Residuals", xlabel="predicted minus actual", ylabel="rows")
+        axes.legend()
+        return [scatter, _svg(figure, "histogram of residuals")]
+
+
+def categorical_plots(name: str, label: NDArray[Any], prediction: NDArray[Any], *, most: int = 12) -> list[str]:
+    """Confusion matrix of the commonest classes, each row adding up to 1."""
+    classes, counts = np.unique(label, return_counts=True)
+    classes = classes[np.argsort(-counts, kind="stable")][:most]
+    matrix = np.array([[np.mean(prediction[label == true] == said) for said in classes] for true in classes])
+    with _figure(f"{name} confusion", 5.2, 4.4) as figure:
+        axes = figure.subplots()
+        for row, shares in enumerate(matrix):
+            for column, share in enumerate(shares):
+                axes.add_patch(mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color=MODEL, alpha=share))
+                if len(classes) <= 8:
+                    axes.text(column, row, f"{share:.2f}", ha="center", va="center")
+        names = [str(value)[:16] for value in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=40, ha="right")
+        axes.set_yticks(range(len(classes)), names)
+        axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
+        axes.set(title="Confusion, rows add up to 1", xlabel="predicted", ylabel="actual")
+        axes.grid(visible=False)
+        return [_svg(figure, "confusion matrix")]
+
+
+def error_by(
+    name: str,
+    title: str,
+    groups: Sequence[tuple[str, NDArray[np.int64]]],
+    measure: Callable[[str, NDArray[np.int64]], float | None],
+    measured: str,
+    models: Sequence[str],
+) -> str | None:
+    """A metric over groups of rows, for the model and the baselines; None where it is defined nowhere.
+
+    Args:
+        name: unique within the page.
+        title: of the plot.
+        groups: (label, positions of the rows) in order.
+        measure: (model, positions) to the metric; None where undefined.
+        measured: name of the metric.
+        models: which to draw, the model last.
+    """
+    with _figure(name, 5.6) as figure:
+        axes = figure.subplots()
+        ticks = [f"{label}\n{len(rows):,}" for label, rows in groups]
+        for who in models:
+            values = [measure(who, rows) for _, rows in groups]
+            known = [(i, value) for i, value in enumerate(values) if value is not None]
+            if known:
+                is_model = who == "model"
+                style = {"linestyle": "-" if is_model else "--", "linewidth": 2 if is_model else 1.3, "markersize": 4}
+                axes.plot(*zip(*known, strict=True), marker="o", color=COLORS[who], label=LABELS[who], **style)
+        axes.set_xticks(range(len(groups)), ticks, fontsize=8)
+        axes.set(title=title, ylabel=measured)
+        if not axes.lines:
+            return None  # undefined in every group
+        axes.legend()
+        return _svg(figure, title)
+
+
+def _thinned(x: Floats, y: Floats, most: int = 400) -> tuple[Floats, Floats]:
+    """At most about `most` points of a curve, its ends among them."""
+    if len(x) <= most:
+        return x, y
+    kept = np.unique(np.linspace(0, len(x) - 1, most).astype(np.int64))
+    return x[kept], y[kept]
+
+
+def _calibration(label: NDArray[np.bool_], score: Floats, *, num_bins: int = 10) -> tuple[Floats, Floats]:
+    """Mean probability and share of true labels in bins of equally many rows."""
+    bins = np.array_split(np.argsort(score, kind="stable"), min(num_bins, len(score)))
+    return np.array([score[rows].mean() for rows in bins]), np.array([label[rows].mean() for rows in bins])
