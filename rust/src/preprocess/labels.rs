@@ -32,7 +32,7 @@ pub(super) struct Labels {
     /// Observation time, [`NO_TIME`] for null; `None` where the task names no such column.
     pub(super) times: Option<Vec<i64>>,
     /// Answer, `None` for null.
-    pub(super) labels: Vec<Option<Label>>,
+    pub(super) answers: Vec<Option<Label>>,
     /// Texts of the answers, sorted; empty for targets that are no texts.
     pub(super) texts: Vec<String>,
     /// Name of the split, `None` for null; `None` where the file has no such column.
@@ -62,7 +62,7 @@ impl Labels {
         let empty = Self {
             keys: Vec::with_capacity(source.num_rows),
             times: task.observation_time_column.as_ref().map(|_| Vec::with_capacity(source.num_rows)),
-            labels: Vec::with_capacity(source.num_rows),
+            answers: Vec::with_capacity(source.num_rows),
             texts: Vec::new(),
             splits: has(SPLIT_COLUMN).then(Vec::new),
         };
@@ -77,7 +77,7 @@ impl Labels {
                 for reader in &mut readers {
                     batch.extend(reader.next_batch().map_err(of_task)?.into_iter().flatten());
                 }
-                let Some(rows) = batch.first().map(|array| array.len()) else { break };
+                let Some(rows) = batch.first().map(Array::len) else { break };
                 for (column, array) in table.columns.iter().zip(&batch) {
                     collector.take(column, array, row)?;
                 }
@@ -92,32 +92,31 @@ impl Collector<'_> {
     /// Takes one batch of one column, whose first row is `row`.
     fn take(&mut self, column: &ColumnSchema, array: &ArrayRef, row: usize) -> Result<()> {
         let (task, name) = (self.task, column.name.as_str());
-        let bad = |cell: BadCell| {
-            Error::schema(place(task, name), format!("label {}: {}", row + cell.row, cell.message))
-        };
+        let bad =
+            |cell: BadCell| Error::schema(place(task, name), format!("label {}: {}", row + cell.row, cell.message));
         if Some(name) == task.anchor_key.as_deref() {
             self.labels.keys.extend(label_keys(array).map_err(bad)?);
         }
-        if Some(name) == task.observation_time_column.as_deref() {
-            if let Some(times) = &mut self.labels.times {
-                times.extend(moments(array).map_err(bad)?.values);
-            }
+        if Some(name) == task.observation_time_column.as_deref()
+            && let Some(times) = &mut self.labels.times
+        {
+            times.extend(moments(array).map_err(bad)?.values);
         }
         if name == task.target_column {
             self.take_targets(array).map_err(bad)??;
         }
-        if name == SPLIT_COLUMN {
-            if let Some(splits) = &mut self.labels.splits {
-                let batch = texts(array).map_err(bad)?;
-                let ids = self.split_names.adopt(&batch)?;
-                splits.extend(batch.ids.iter().map(|&id| text_of(&self.split_names, &ids, id)));
-            }
+        if name == SPLIT_COLUMN
+            && let Some(splits) = &mut self.labels.splits
+        {
+            let batch = texts(array).map_err(bad)?;
+            let ids = self.split_names.adopt(&batch)?;
+            splits.extend(batch.ids.iter().map(|&id| text_of(&self.split_names, &ids, id)));
         }
         Ok(())
     }
 
     fn take_targets(&mut self, array: &ArrayRef) -> Result<Result<()>, BadCell> {
-        let labels = &mut self.labels.labels;
+        let labels = &mut self.labels.answers;
         let mut take_texts = |batch: &BatchTexts| -> Result<()> {
             let ids = self.vocabulary.adopt(batch)?;
             labels.extend(batch.ids.iter().map(|&id| (id != NO_TEXT).then(|| Label::Text(ids[id as usize]))));
@@ -152,7 +151,7 @@ impl Collector<'_> {
         for (place, (_, id)) in order.iter().enumerate() {
             rank[*id] = place as u32;
         }
-        for label in labels.labels.iter_mut().flatten() {
+        for label in labels.answers.iter_mut().flatten() {
             if let Label::Text(id) = label {
                 *id = rank[*id as usize];
             }
@@ -215,9 +214,10 @@ fn of_task(error: Error, task: &TaskSchema) -> Error {
 /// The labels as the description of a table: the task's columns with the stypes they must have.
 fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
     let place = format!("task `{}`", task.name);
-    let file = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Error::schema(&place, format!("{} is no file of labels", path.display()))
-    })?;
+    let file = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| Error::schema(&place, format!("{} is no file of labels", path.display())))?;
     let columns = [
         (task.anchor_key.as_deref(), "anchor_key", Stype::Identifier),
         (task.observation_time_column.as_deref(), "observation_time_column", Stype::Timestamp),

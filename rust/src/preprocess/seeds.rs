@@ -72,28 +72,28 @@ impl Splitter {
         Self { task: task.name.clone(), times: task.split }
     }
 
-    /// The split of a seed: the one `named` by the labels (`Some(None)` is a null), else by the task's times, else
-    /// 80, 10 and 10 per cent of the entities by a hash of the task and the entity's `key`.
-    pub(super) fn split(&self, named: Option<Option<&str>>, time: i64, key: &str) -> Result<u8, String> {
-        if let Some(named) = named {
-            let named = named.ok_or("the split is null; expected train, val or test")?;
-            return SPLITS.iter().position(|split| *split == named).map(|code| code as u8).ok_or_else(|| {
-                format!("unknown split `{named}`{}; the splits are train, val and test", suggestion(named, SPLITS))
-            });
+    /// The split of a seed: by the task's times, or 80, 10 and 10 per cent of the entities by a hash of the task and
+    /// the entity's `key`.
+    pub(super) fn split(&self, time: i64, key: &str) -> u8 {
+        match self.times {
+            Some(times) if time >= times.test_us => TEST,
+            Some(times) if time >= times.val_us => VAL,
+            Some(_) => TRAIN,
+            None => match split_hash(&self.task, key) % 100 {
+                0..80 => TRAIN,
+                80..90 => VAL,
+                _ => TEST,
+            },
         }
-        if let Some(times) = self.times {
-            return Ok(match time {
-                time if time >= times.test_us => TEST,
-                time if time >= times.val_us => VAL,
-                _ => TRAIN,
-            });
-        }
-        Ok(match split_hash(&self.task, key) % 100 {
-            0..80 => TRAIN,
-            80..90 => VAL,
-            _ => TEST,
-        })
     }
+}
+
+/// The split that a label names, `None` for a null.
+pub(super) fn named_split(name: Option<&str>) -> Result<u8, String> {
+    let name = name.ok_or("the split is null; expected train, val or test")?;
+    SPLITS.iter().position(|split| *split == name).map(|code| code as u8).ok_or_else(|| {
+        format!("unknown split `{name}`{}; the splits are train, val and test", suggestion(name, SPLITS))
+    })
 }
 
 /// xxh3-64 of the task's name, a zero byte and the key as text (integers in decimal).
@@ -114,13 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn the_labels_decide_before_the_times_and_the_times_before_the_hash() {
+    fn times_divide_and_names_are_strict() {
         let timed = splitter(Some(SplitTimes { val_us: 10, test_us: 20 }));
-        assert_eq!(timed.split(Some(Some("test")), 0, "1"), Ok(TEST));
-        let by_time: Vec<_> = [9, 10, 19, 20, i64::MAX].map(|time| timed.split(None, time, "1").unwrap()).to_vec();
-        assert_eq!(by_time, [TRAIN, VAL, VAL, TEST, TEST]);
-        assert!(timed.split(Some(None), 0, "1").is_err());
-        assert!(timed.split(Some(Some("tests")), 0, "1").unwrap_err().contains("did you mean `test`"));
+        assert_eq!([9, 10, 19, 20, i64::MAX].map(|time| timed.split(time, "1")), [TRAIN, VAL, VAL, TEST, TEST]);
+        assert_eq!(SPLITS.map(|name| named_split(Some(name))), [Ok(TRAIN), Ok(VAL), Ok(TEST)]);
+        assert!(named_split(None).is_err());
+        assert!(named_split(Some("tests")).unwrap_err().contains("did you mean `test`"));
     }
 
     #[test]
@@ -129,10 +128,10 @@ mod tests {
         let hashed = splitter(None);
         let mut counts = [0; 3];
         for key in 0..10_000 {
-            counts[usize::from(hashed.split(None, 0, &key.to_string()).unwrap())] += 1;
+            counts[usize::from(hashed.split(0, &key.to_string()))] += 1;
         }
         assert!((7800..8200).contains(&counts[0]) && (850..1150).contains(&counts[1]), "{counts:?}");
-        assert_eq!(hashed.split(None, 5, "7"), hashed.split(None, 900, "7"));
+        assert_eq!(hashed.split(5, "7"), hashed.split(900, "7"));
     }
 
     #[test]

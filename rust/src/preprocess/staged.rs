@@ -147,11 +147,11 @@ pub fn vocab_texts(root: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// As [`staged_manifest`] and [`Manifest::read`].
 pub fn column_phrases(root: &Path) -> Result<Vec<String>> {
-    let manifest =
-        if root.join(MANIFEST_FILE).exists() { Manifest::read(root)? } else { staged_manifest(root)? };
-    let columns = manifest.tables.iter().flat_map(|table| {
-        table.columns.iter().map(|column| phrase(&column.name, &table.name, &column.description))
-    });
+    let manifest = if root.join(MANIFEST_FILE).exists() { Manifest::read(root)? } else { staged_manifest(root)? };
+    let columns = manifest
+        .tables
+        .iter()
+        .flat_map(|table| table.columns.iter().map(|column| phrase(&column.name, &table.name, &column.description)));
     let tasks = manifest.tasks.iter().flat_map(|task| {
         let time = task.observation_time_column.as_deref().unwrap_or("observation time");
         [phrase(time, &task.name, ""), phrase(&task.target_column, &task.name, &task.description)]

@@ -13,7 +13,7 @@ use super::anchors::{AnchorTable, key_text, observation_time};
 use super::decode::NO_TIME;
 use super::labels::Labels;
 use super::publish::build_id;
-use super::seeds::{Label, Seed, Splitter};
+use super::seeds::{Label, Seed, Splitter, named_split};
 use super::staged::{order_tasks, staged_manifest, task_report, write_json};
 use super::task_file::{NO_TEXT, TaskFile};
 use crate::database::VOCABULARY_FILE;
@@ -112,7 +112,10 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
     let (mut num_unknown, mut first_unknown) = (0u64, None);
     for (idx, key) in labels.keys.iter().enumerate() {
         let key = key.as_ref().ok_or_else(|| {
-            Error::schema(at(key_column), format!("label {idx} has no key; leave such labels out of the query or table"))
+            Error::schema(
+                at(key_column),
+                format!("label {idx} has no key; leave such labels out of the query or table"),
+            )
         })?;
         let Some(row) = rows.find(key) else {
             num_unknown += 1;
@@ -126,10 +129,12 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
             })?,
             _ => times[row as usize],
         };
-        let named = labels.splits.as_ref().map(|splits| splits[idx].as_deref());
-        let split = splitter.split(named, time, &key_text(key));
-        let split = split.map_err(|message| Error::schema(at("split"), format!("label {idx}: {message}")))?;
-        match labels.labels[idx] {
+        let split = match &labels.splits {
+            Some(names) => named_split(names[idx].as_deref())
+                .map_err(|message| Error::schema(at("split"), format!("label {idx}: {message}")))?,
+            None => splitter.split(time, &key_text(key)),
+        };
+        match labels.answers[idx] {
             Some(label) => seeds.push(Seed { time, row, split, label }),
             None => null_targets += 1,
         }
@@ -171,8 +176,7 @@ fn cell_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable) ->
             null_times += 1;
             continue;
         };
-        let split = splitter.split(None, time, &keys[row]);
-        let split = split.map_err(|message| Error::schema(format!("task `{}`", task.name), message))?;
+        let split = splitter.split(time, &keys[row]);
         seeds.push(Seed { time, row: row as u32, split, label: label_of(cell) });
     }
     let statistics = &anchor.columns[target].statistics;
@@ -298,8 +302,10 @@ fn describe(
     statistics: LabelStatistics,
 ) -> TaskManifest {
     let task = &schema.tasks[idx];
-    let count = |code: u8| file.splits.iter().filter(|&&split| split == code).count() as u32;
-    let splits = SplitCounts { train: count(0), val: count(1), test: count(2) };
+    let mut counts = [0u32; 3];
+    file.splits.iter().for_each(|&split| counts[usize::from(split)] += 1);
+    let [train, val, test] = counts;
+    let splits = SplitCounts { train, val, test };
     let training = || file.values.iter().zip(&file.splits).filter(|&(_, &split)| split == 0);
     let positive = training().filter(|&(&value, _)| value > 0.5).count();
     let is_rated = task.target_stype == Stype::Boolean && splits.train > 0;
@@ -359,8 +365,8 @@ fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<S
             warnings.push(format!("task `{name}` has no seeds in its split {split}"));
         }
     }
-    if let Some(rate) = described.base_rate.filter(|&rate| rate == 0.0 || rate == 1.0) {
-        warnings.push(format!("task `{name}`: every training label is {}", rate == 1.0));
+    if let Some(rate) = described.base_rate.filter(|&rate| rate <= 0.0 || rate >= 1.0) {
+        warnings.push(format!("task `{name}`: every training label is {}", rate >= 1.0));
     }
     if task.kind == TaskKind::Table && task.observation_time_column.is_some() && task.horizon_us.is_none() {
         let hint = r#"give it a `horizon`, as "30 days", how long after its observation time a label is known"#;
