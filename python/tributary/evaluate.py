@@ -255,6 +255,8 @@ def _run_baseline(
     scored = metrics.score(task.target_stype, task.label[seeds], found.prediction, found.probability, std)
     entry = {"name": name, "description": fitted.description, **_as_json(scored)}
     entry |= {"details": fitted.details, "seconds": round(time.perf_counter() - started, 2)}
+    if name == "entity" and len(np.unique(found.prediction if found.probability is None else found.probability)) == 1:
+        entry["remark"] = "no entity of these rows has a past label, so it equals the constant"
     called = _CALLED[name].format(kind=fitted.details.get("kind", "mean"))
     entry["verdict"] = _verdict(called, metric, model, scored)
     shown = found.probability if task.target_stype == "boolean" else found.prediction

@@ -122,6 +122,9 @@ def _show(result: dict[str, Any]) -> None:
     console.print(_table(result))
     for metric, reason in result["undefined"].items():
         console.print(f"  {metric} is undefined: {reason}", markup=False, soft_wrap=True)
+    for entry in result["baselines"]:
+        if "remark" in entry:
+            console.print(f"  {entry['name']}: {entry['remark']}", markup=False, soft_wrap=True)
     for verdict in result["verdicts"]:
         console.print(f"  the model {verdict}", markup=False, soft_wrap=True)
     console.print()
