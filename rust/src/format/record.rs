@@ -92,6 +92,14 @@ impl RecordLayout {
         self.cells.len()
     }
 
+    /// The stype of the `column`-th column.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    pub fn stype(&self, column: usize) -> Stype {
+        self.cells[column].stype
+    }
+
     /// Foreign keys of the table.
     pub fn num_parents(&self) -> usize {
         self.num_parents

@@ -1,11 +1,55 @@
 //! Parquet tables and `metadata.json` -> the files of a processed database.
+//!
+//! The encode stage runs in this order: open and check the files, index the primary keys, read the times, resolve the
+//! foreign keys, measure the numbers, write the graph, then the rows of every table, then the vocabulary. Memory holds
+//! keys, graph and distinct texts, and of the cells only a block at a time. The output depends on the input alone:
+//! work is divided by row group, column and block, and merged in their order.
 
-use std::path::PathBuf;
+mod anchors;
+mod decode;
+mod files;
+mod fingerprint;
+mod graph;
+mod keys;
+mod kind;
+mod labels;
+mod link;
+mod publish;
+mod records;
+mod report;
+mod seeds;
+mod source;
+mod staged;
+mod stats;
+mod summary;
+mod task_file;
+mod tasks;
+mod vocabulary;
 
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use self::keys::KeyIndex;
+use self::link::{ParentRows, RowTimes};
+use self::records::{TablePlan, Tally};
+use self::report::Found;
+use self::source::TableSource;
+use self::stats::{Moments, ZScore};
+use self::summary::Summary;
+use self::vocabulary::Vocabulary;
+use crate::database::VOCABULARY_FILE;
+use crate::error::{Error, Result};
+use crate::format::record::{ALWAYS_VISIBLE, RecordLayout};
+use crate::format::{FileKind, FileWriter, texts};
 use crate::manifest::{TableManifest, TimeStatistics};
+use crate::schema::{Schema, file_stem};
+use crate::stype::Stype;
+
+pub use self::publish::{publish, write_embeddings};
+pub use self::staged::{column_phrases, staged_manifest, vocab_texts};
+pub use self::tasks::{TaskReport, write_task};
 
 /// What the encode stage leaves in staging for the later stages.
 pub const ENCODE_FILE: &str = "encode.json";
@@ -43,3 +87,186 @@ pub struct EncodeReport {
 
 /// Told of a table's name, its rows done and its rows in total from time to time; an error ends the stage.
 pub type Progress<'a> = &'a (dyn Fn(&str, u64, u64) -> Result<()> + Sync);
+
+/// Encodes the tables in `input` into the files of a processed database in `staging`, an empty folder.
+///
+/// # Errors
+/// [`Error::Schema`] when description and data are not what they should be; [`Error::Io`] when a file cannot be read
+/// or written; whatever `progress` answers.
+pub fn encode(input: &Path, staging: &Path, options: &EncodeOptions, progress: Progress<'_>) -> Result<EncodeReport> {
+    let schema = read_schema(input, options)?;
+    pool(options.threads)?.install(|| encode_in_pool(input, staging, &schema, options, progress))
+}
+
+/// Digest, in hex, of all that the encode stage depends on; its first 16 digits are the build id.
+///
+/// # Errors
+/// As [`encode`], as far as description and footers tell.
+pub fn encode_fingerprint(input: &Path, options: &EncodeOptions) -> Result<String> {
+    let schema = read_schema(input, options)?;
+    pool(options.threads)?.install(|| fingerprint::fingerprint(input, &schema, options))
+}
+
+fn read_schema(input: &Path, options: &EncodeOptions) -> Result<Schema> {
+    Schema::read(options.metadata.as_deref().unwrap_or(input))
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.build().map_err(|error| Error::Argument(format!("cannot start {threads} threads: {error}")))
+}
+
+/// Everything about a table that is known before its rows are written.
+struct Table<'a> {
+    source: TableSource<'a>,
+    key: Option<KeyIndex>,
+    times: RowTimes,
+    parents: Vec<ParentRows>,
+    summaries: Vec<Option<Summary>>,
+}
+
+fn encode_in_pool(
+    input: &Path,
+    staging: &Path,
+    schema: &Schema,
+    options: &EncodeOptions,
+    progress: Progress<'_>,
+) -> Result<EncodeReport> {
+    let fingerprint = fingerprint::fingerprint(input, schema, options)?;
+    let build_id = fingerprint[..16].to_owned();
+    let build = u64::from_str_radix(&build_id, 16).map_err(|error| Error::Argument(error.to_string()))?;
+
+    let mut warnings = Vec::new();
+    let sources = open_sources(input, schema, &mut warnings)?;
+    let mut tables = read_keys_and_times(sources, progress)?;
+    link(&mut tables, options.strict)?;
+    for table in &mut tables {
+        table.summaries = summary::summarise(&table.source, &table.times, options.stats_until)?;
+        if table.source.table.null_time_visible {
+            let unknown = table.times.times.iter_mut().filter(|time| **time == decode::NO_TIME);
+            unknown.for_each(|time| *time = ALWAYS_VISIBLE);
+        }
+    }
+    let graph_input: Vec<(&[i64], &[ParentRows])> =
+        tables.iter().map(|table| (table.times.times.as_slice(), table.parents.as_slice())).collect();
+    let num_rows: Vec<usize> = tables.iter().map(|table| table.source.num_rows).collect();
+    let indptrs = graph::write_graph(staging, build, &graph_input, &num_rows)?;
+    let (tallies, key_kinds, num_encoded) = write_tables(staging, build, &mut tables, &indptrs, progress)?;
+
+    let found = Found { schema, tables: &tables, tallies: &tallies, key_kinds: &key_kinds };
+    warnings.extend(found.warnings());
+    let time = time_statistics(&tables);
+    let report =
+        EncodeReport { name: schema.name.clone(), build_id, tables: found.tables(), time, num_encoded, warnings };
+    let path = staging.join(ENCODE_FILE);
+    let text = serde_json::to_string_pretty(&report).map_err(|error| Error::io(&path, error.into()))?;
+    std::fs::write(&path, text).map_err(|source| Error::io(&path, source))?;
+    Ok(report)
+}
+
+fn open_sources<'a>(input: &Path, schema: &'a Schema, warnings: &mut Vec<String>) -> Result<Vec<TableSource<'a>>> {
+    let open = |table| TableSource::open(input, table, warnings);
+    let sources: Vec<TableSource<'a>> = schema.tables.iter().map(open).collect::<Result<_>>()?;
+    let used = sources.iter().flat_map(TableSource::files).map(|file| file.name.clone()).collect();
+    let unlisted = files::unlisted(input, schema, &used)?;
+    warnings.extend(unlisted.into_iter().map(|name| format!("file `{name}` belongs to no table and is left out")));
+    Ok(sources)
+}
+
+fn read_keys_and_times<'a>(sources: Vec<TableSource<'a>>, progress: Progress<'_>) -> Result<Vec<Table<'a>>> {
+    let read = |source: TableSource<'a>| {
+        progress(&source.table.name, 0, source.num_rows as u64)?;
+        let columns = &source.table.columns;
+        let key = source.table.primary_key.as_ref().and_then(|key| columns.iter().position(|c| c.name == *key));
+        let key = key.map(|column| KeyIndex::build(&source, column)).transpose()?;
+        let times = link::read_times(&source)?;
+        Ok(Table { source, key, times, parents: Vec::new(), summaries: Vec::new() })
+    };
+    let tables: Vec<Result<Table<'a>>> = sources.into_par_iter().map(read).collect();
+    tables.into_iter().collect()
+}
+
+/// Resolves every foreign key, in the order of their ids.
+fn link(tables: &mut [Table<'_>], strict: bool) -> Result<()> {
+    let keys: Vec<(usize, usize, usize)> = tables
+        .iter()
+        .enumerate()
+        .flat_map(|(child, table)| {
+            let columns = table.source.table.columns.iter().enumerate();
+            columns.filter_map(move |(column, description)| Some((child, column, description.foreign_key?.idx())))
+        })
+        .collect();
+    let resolve = |&(child, column, parent): &(usize, usize, usize)| {
+        let (child, parent_id, parent) = (&tables[child].source, parent.into(), &tables[parent]);
+        let missing = || Error::schema(child.place(column), "the parent table has no primary key");
+        let index = parent.key.as_ref().ok_or_else(missing)?;
+        link::resolve(child, column, parent_id, &parent.source, index)
+    };
+    let resolved: Vec<Result<ParentRows>> = keys.par_iter().map(resolve).collect();
+    for (&(child, column, parent), rows) in keys.iter().zip(resolved) {
+        let rows = rows?;
+        if strict && !rows.dangling.is_empty() {
+            let message = report::dangling(&rows, tables[child].source.num_rows, tables[parent].source.table);
+            let remedy = "correct the keys, or run without --strict to leave these rows without an edge";
+            return Err(Error::schema(tables[child].source.place(column), format!("{message}; {remedy}")));
+        }
+        tables[child].parents.push(rows);
+    }
+    Ok(())
+}
+
+/// Writes the files of all tables and the vocabulary; answers the tallies per table, how keys are stored, and the
+/// number of texts.
+fn write_tables(
+    staging: &Path,
+    build: u64,
+    tables: &mut [Table<'_>],
+    indptrs: &[Vec<u32>],
+    progress: Progress<'_>,
+) -> Result<(Vec<Vec<Tally>>, Vec<crate::manifest::KeyKind>, u32)> {
+    let parents_of_keys: Vec<usize> =
+        tables.iter().flat_map(|table| &table.parents).map(|parents| parents.parent.idx()).collect();
+    let mut vocabulary = Vocabulary::new();
+    let (mut tallies, mut key_kinds) = (Vec::new(), Vec::new());
+    for (id, table) in tables.iter_mut().enumerate() {
+        let key = table.key.take();
+        key_kinds.push(key.as_ref().map_or(crate::manifest::KeyKind::None, KeyIndex::key_kind));
+        let children = parents_of_keys.iter().zip(indptrs).filter(|(parent, _)| **parent == id);
+        let children: Vec<&[u32]> = children.map(|(_, indptr)| indptr.as_slice()).collect();
+        let stypes: Vec<Stype> = table.source.table.encoded().map(|(_, stype)| stype).collect();
+        let scale = |summary: &Option<Summary>| {
+            let moments = summary.map_or(Moments::EMPTY, |summary| summary.moments);
+            ZScore::new(moments.mean(), moments.std())
+        };
+        let plan = TablePlan {
+            layout: RecordLayout::new(&stypes, table.parents.len(), children.len()),
+            source: &table.source,
+            times: &table.times.times,
+            parents: &table.parents,
+            children,
+            scales: table.summaries.iter().map(scale).collect(),
+        };
+        let file = table_file(&table.source.table.name);
+        tallies.push(records::write_table(&plan, key, &mut vocabulary, (staging, &file, build), progress)?);
+    }
+    let mut writer = FileWriter::create(staging, VOCABULARY_FILE, FileKind::Vocabulary, build, 2)?;
+    writer.values(texts::OFFSETS, vocabulary.ends())?;
+    writer.values(texts::BYTES, vocabulary.bytes())?;
+    writer.finish()?;
+    Ok((tallies, key_kinds, vocabulary.len() as u32))
+}
+
+/// The path of a table's file within the database.
+fn table_file(name: &str) -> String {
+    format!("tables/{}.bin", file_stem(name))
+}
+
+/// Statistics over all timestamp columns, in the order of their ids.
+fn time_statistics(tables: &[Table<'_>]) -> TimeStatistics {
+    let timestamps = tables.iter().flat_map(|table| {
+        let columns = table.source.table.columns.iter().zip(&table.summaries);
+        columns.filter(|(column, _)| column.stype == Some(Stype::Timestamp)).filter_map(|(_, summary)| *summary)
+    });
+    let all = timestamps.map(|summary| summary.moments).fold(Moments::EMPTY, Moments::merge);
+    TimeStatistics { mean_us: all.mean(), std_us: all.std() }
+}

@@ -1,0 +1,432 @@
+//! The parquet files of a table: opened, checked against the description, read batch by batch.
+//!
+//! Work is divided by row group and column, never by thread, so that nothing depends on the number of threads. Page
+//! checksums are checked wherever a page carries one (the `crc` feature of the parquet crate).
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::{DataType, Field, TimeUnit};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::Type as PhysicalType;
+use rayon::prelude::*;
+
+use super::files::{PartFile, part_files};
+use super::kind::ValueKind;
+use crate::error::{Error, Result, suggestion};
+use crate::schema::{ColumnSchema, TableSchema};
+use crate::stype::Stype;
+
+/// Cells of one batch over all columns that are read together; bounds the memory of a reader.
+const BATCH_CELLS: usize = 1 << 20;
+/// Uncompressed bytes of one batch, as far as the file's footer tells.
+const BATCH_BYTES: usize = 64 << 20;
+/// Most rows of one batch.
+const BATCH_ROWS: usize = 1 << 16;
+/// Readers per row group; in wider tables a reader takes several columns.
+const MAX_READERS: usize = 64;
+
+/// The files of one table.
+pub(super) struct TableSource<'a> {
+    /// Its description.
+    pub(super) table: &'a TableSchema,
+    /// Rows over all parts, at most `u32::MAX - 2`.
+    pub(super) num_rows: usize,
+    /// What the values of each described column are, over all parts; `Null` for ignored columns.
+    pub(super) kinds: Vec<ValueKind>,
+    parts: Vec<Part>,
+}
+
+/// One part file.
+struct Part {
+    file: PartFile,
+    metadata: ArrowReaderMetadata,
+    /// Position in the file of each described column; `None` for ignored ones.
+    roots: Vec<Option<usize>>,
+}
+
+/// A row group of a part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chunk {
+    part: usize,
+    row_group: usize,
+    /// Its first row within the table.
+    pub(super) first_row: usize,
+    /// Its rows.
+    pub(super) num_rows: usize,
+    /// Rows of one batch.
+    pub(super) batch_rows: usize,
+}
+
+impl<'a> TableSource<'a> {
+    /// Opens the files of a table and checks them against its description; what a user should know goes to `warnings`.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] naming the file and what to do about it.
+    pub(super) fn open(input: &Path, table: &'a TableSchema, warnings: &mut Vec<String>) -> Result<Self> {
+        if table.encoded().next().is_none() {
+            let message = "no column to encode; describe at least one column that is not ignored";
+            return Err(Error::schema(format!("table `{}`", table.name), message));
+        }
+        let parts: Vec<Part> =
+            part_files(input, table)?.into_iter().map(|file| Part::open(file, table)).collect::<Result<_>>()?;
+        for part in &parts {
+            warnings.extend(part.undescribed(table));
+        }
+        let num_rows = parts.iter().map(Part::num_rows).try_fold(0usize, |rows, part| rows.checked_add(part?));
+        let num_rows = num_rows.filter(|&rows| rows <= u32::MAX as usize - 2).ok_or_else(|| {
+            let message =
+                format!("more than {} rows, or row counts of the files that contradict each other", u32::MAX - 2);
+            Error::schema(format!("table `{}`", table.name), message)
+        })?;
+        let mut source = Self { table, num_rows, kinds: Vec::with_capacity(table.columns.len()), parts };
+        for column in 0..table.columns.len() {
+            let kind = source.column_kind(column)?;
+            source.kinds.push(kind);
+        }
+        Ok(source)
+    }
+
+    /// What messages call a column.
+    pub(super) fn place(&self, column: usize) -> String {
+        format!("table `{}`, column `{}`", self.table.name, self.table.columns[column].name)
+    }
+
+    /// The paths of the parts, relative to the input folder.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PartFile> {
+        self.parts.iter().map(|part| &part.file)
+    }
+
+    /// The kind of values of a column, on which all parts must agree.
+    fn column_kind(&self, column: usize) -> Result<ValueKind> {
+        let Some(stype) = self.table.columns[column].stype else { return Ok(ValueKind::Null) };
+        let mut agreed = (ValueKind::Null, None);
+        for part in &self.parts {
+            let Some(root) = part.roots[column] else { continue };
+            let field = part.metadata.schema().field(root);
+            let kind = ValueKind::of(field.data_type());
+            if !kind.carries(stype) {
+                let message = format!(
+                    "cannot read {} as {stype} in file `{}`; {}",
+                    field.data_type(),
+                    part.file.name,
+                    kind.remedy()
+                );
+                return Err(Error::schema(self.place(column), message));
+            }
+            if agreed.0 != ValueKind::Null && kind != ValueKind::Null && kind != agreed.0 {
+                let message = format!(
+                    "file `{}` holds {}, but file `{}` holds {}; write all part files with one type",
+                    part.file.name,
+                    kind.name(),
+                    agreed.1.unwrap_or_default(),
+                    agreed.0.name()
+                );
+                return Err(Error::schema(self.place(column), message));
+            }
+            if kind != ValueKind::Null {
+                agreed = (kind, Some(part.file.name.as_str()));
+            }
+        }
+        Ok(agreed.0)
+    }
+
+    /// The row groups in order; every chunk has at least one row.
+    pub(super) fn chunks(&self) -> Vec<Chunk> {
+        let columns = self.table.encoded().count();
+        let mut first_row = 0;
+        let mut chunks = Vec::new();
+        for (part, file) in self.parts.iter().enumerate() {
+            for (row_group, description) in file.metadata.metadata().row_groups().iter().enumerate() {
+                let num_rows = usize::try_from(description.num_rows()).unwrap_or(0);
+                if num_rows == 0 {
+                    continue;
+                }
+                let row_bytes = usize::try_from(description.total_byte_size()).unwrap_or(0) / num_rows + 1;
+                let batch_rows =
+                    (BATCH_CELLS / columns).min(BATCH_BYTES / row_bytes).clamp(64, BATCH_ROWS).min(num_rows);
+                chunks.push(Chunk { part, row_group, first_row, num_rows, batch_rows });
+                first_row += num_rows;
+            }
+        }
+        chunks
+    }
+
+    /// Readers over some columns of a row group that yield batches of the same rows, in the order of the columns.
+    pub(super) fn readers(&self, chunk: Chunk, columns: &[usize]) -> Result<Vec<Reader<'_>>> {
+        columns.chunks(group_len(columns.len())).map(|group| Reader::new(self, chunk, group)).collect()
+    }
+
+    /// Runs `visit` over every batch of every row group and column, in parallel.
+    ///
+    /// `states[i][chunk]` is what `columns[i]` accumulates in one row group; `visit` gets the column, its state, the
+    /// row of the batch within the row group and the values. Row groups and columns may be visited in any order, the
+    /// batches of one in theirs. Answers the states in their order.
+    ///
+    /// # Errors
+    /// The first error in the order of row groups and columns, for any number of threads.
+    pub(super) fn scan<S: Send>(
+        &self,
+        columns: &[usize],
+        states: Vec<Vec<S>>,
+        visit: impl Fn(usize, &mut S, usize, &ArrayRef) -> Result<()> + Sync,
+    ) -> Result<Vec<Vec<S>>> {
+        let group_len = group_len(columns.len());
+        let mut states: Vec<_> = states.into_iter().map(Vec::into_iter).collect();
+        let mut units = Vec::new();
+        for chunk in self.chunks() {
+            for (columns, states) in columns.chunks(group_len).zip(states.chunks_mut(group_len)) {
+                let own: Vec<S> = states.iter_mut().filter_map(Iterator::next).collect();
+                units.push((chunk, columns, own));
+            }
+        }
+        let done: Vec<Result<Vec<S>>> = units
+            .into_par_iter()
+            .map(|(chunk, columns, mut own)| {
+                let mut reader = Reader::new(self, chunk, columns)?;
+                let mut row = 0;
+                while let Some(batch) = reader.next_batch()? {
+                    for ((array, &column), state) in batch.iter().zip(columns).zip(&mut own) {
+                        visit(column, state, row, array)?;
+                    }
+                    row += batch.first().map_or(0, |array| array.len());
+                }
+                Ok(own)
+            })
+            .collect();
+        let mut visited: Vec<Vec<S>> = columns.iter().map(|_| Vec::new()).collect();
+        for (unit, own) in done.into_iter().enumerate() {
+            let first = unit % columns.len().div_ceil(group_len).max(1) * group_len;
+            for (offset, state) in own?.into_iter().enumerate() {
+                visited[first + offset].push(state);
+            }
+        }
+        Ok(visited)
+    }
+}
+
+/// Columns per reader.
+fn group_len(columns: usize) -> usize {
+    columns.div_ceil(MAX_READERS).max(1)
+}
+
+impl Part {
+    fn open(file: PartFile, table: &TableSchema) -> Result<Self> {
+        let place = format!("table `{}`, file `{}`", table.name, file.name);
+        let inferred = read_footer(&file, &place)?;
+        let fields = inferred.schema().fields();
+        if fields.is_empty() {
+            return Err(Error::schema(place, "the file has no columns, nothing to encode; remove the table"));
+        }
+        let names = || fields.iter().map(|field| field.name().as_str());
+        let mut roots = Vec::with_capacity(table.columns.len());
+        let by_name = first_and_count(names());
+        for column in &table.columns {
+            roots.push(match by_name.get(column.name.as_str()) {
+                Some(&(root, 1)) => column.stype.map(|_| root),
+                Some(_) if column.stype.is_none() => None,
+                Some((_, times)) => {
+                    let message = format!("column `{}` occurs {times} times in the file; rename them", column.name);
+                    return Err(Error::schema(place, message));
+                }
+                None => {
+                    let hint = suggestion(&column.name, names());
+                    let remedy = "correct its name or remove it from the description";
+                    let message = format!("column `{}` is missing in the file{hint}; {remedy}", column.name);
+                    return Err(Error::schema(place, message));
+                }
+            });
+        }
+        let metadata = with_read_types(&inferred, table, &roots)
+            .map_err(|error| Error::schema(place, format!("cannot read the columns: {error}")))?;
+        Ok(Self { file, metadata, roots })
+    }
+
+    /// Rows, when the row groups add up to what the footer says of the file.
+    fn num_rows(&self) -> Option<usize> {
+        let footer = self.metadata.metadata();
+        let groups = footer.row_groups().iter().map(|group| usize::try_from(group.num_rows()).ok());
+        let sum = groups.into_iter().try_fold(0usize, |sum, rows| sum.checked_add(rows?))?;
+        (i64::try_from(sum).ok() == Some(footer.file_metadata().num_rows())).then_some(sum)
+    }
+
+    /// Warnings about columns of the file that the description does not mention.
+    fn undescribed<'a>(&'a self, table: &'a TableSchema) -> impl Iterator<Item = String> + 'a {
+        let described: std::collections::HashSet<&str> =
+            table.columns.iter().map(|column| column.name.as_str()).collect();
+        let fields = self.metadata.schema().fields().iter();
+        fields.filter(move |field| !described.contains(field.name().as_str())).map(move |field| {
+            format!(
+                "table `{}`: column `{}` of file `{}` is not described and left out; describe it, or set its stype to ignored",
+                table.name,
+                field.name(),
+                self.file.name
+            )
+        })
+    }
+}
+
+/// The first position of each name and how often it occurs.
+fn first_and_count<'a>(names: impl Iterator<Item = &'a str>) -> std::collections::HashMap<&'a str, (usize, usize)> {
+    let mut found = std::collections::HashMap::new();
+    for (position, name) in names.enumerate() {
+        found.entry(name).or_insert((position, 0)).1 += 1;
+    }
+    found
+}
+
+fn read_footer(file: &PartFile, place: &str) -> Result<ArrowReaderMetadata> {
+    let opened = File::open(&file.path).map_err(|source| Error::io(&file.path, source))?;
+    let load = |skip| {
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(skip);
+        catch_unwind(AssertUnwindSafe(|| ArrowReaderMetadata::load(&opened, options)))
+            .unwrap_or_else(|_| Err(parquet::errors::ParquetError::General("damaged footer".into())))
+    };
+    load(false).or_else(|_| load(true)).map_err(|error| {
+        let length = opened.metadata().map_or(0, |metadata| metadata.len());
+        Error::schema(place, format!("{}: {error}", diagnosis(file, length)))
+    })
+}
+
+/// What is wrong with a file whose footer cannot be read, and what to do.
+fn diagnosis(file: &PartFile, length: u64) -> String {
+    let edge = |from_end: i64| -> Option<[u8; 4]> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut opened = File::open(&file.path).ok()?;
+        opened.seek(if from_end == 0 { SeekFrom::Start(0) } else { SeekFrom::End(-from_end) }).ok()?;
+        let mut magic = [0; 4];
+        opened.read_exact(&mut magic).ok()?;
+        Some(magic)
+    };
+    match (length, edge(0), edge(4)) {
+        (0, ..) => "the file is empty (0 bytes); write it again".into(),
+        (_, Some(magic), _) | (_, _, Some(magic)) if magic == *b"PARE" => {
+            "the parquet file is encrypted; write it without encryption".into()
+        }
+        (_, Some(head), Some(tail)) if head == *b"PAR1" && tail != *b"PAR1" => {
+            "the parquet file is cut off; write it again".into()
+        }
+        (_, Some(head), _) if head != *b"PAR1" => {
+            "not a parquet file; convert it to parquet, or name another file".into()
+        }
+        _ => "the parquet file is damaged; write it again".into(),
+    }
+}
+
+/// The types columns are read as: strings as views, or as dictionaries where they are categories.
+fn with_read_types(
+    inferred: &ArrowReaderMetadata,
+    table: &TableSchema,
+    roots: &[Option<usize>],
+) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let mut fields: Vec<Arc<Field>> = inferred.schema().fields().iter().cloned().collect();
+    let physical = inferred.parquet_schema().root_schema().get_fields();
+    for (column, root) in table.columns.iter().zip(roots) {
+        let Some(root) = *root else { continue };
+        let is_int96 = physical[root].is_primitive() && physical[root].get_physical_type() == PhysicalType::INT96;
+        let read = read_type(table, column, fields[root].data_type(), is_int96);
+        fields[root] = Arc::new(fields[root].as_ref().clone().with_data_type(read));
+    }
+    let schema = Arc::new(arrow_schema::Schema::new_with_metadata(fields, inferred.schema().metadata().clone()));
+    ArrowReaderMetadata::try_new(inferred.metadata().clone(), ArrowReaderOptions::new().with_schema(schema))
+}
+
+fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is_int96: bool) -> DataType {
+    let is_key = column.foreign_key.is_some() || table.primary_key.as_ref() == Some(&column.name);
+    match inferred {
+        _ if is_int96 => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Dictionary(_, value) => read_type(table, column, value, false),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => match column.stype {
+            Some(Stype::Categorical) => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+            _ => DataType::Utf8View,
+        },
+        // Strings without their annotation, as some writers leave them; other bytes are refused when they are read.
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+            if is_key || column.stype != Some(Stype::Identifier) =>
+        {
+            DataType::Utf8View
+        }
+        other => other.clone(),
+    }
+}
+
+/// Reads some columns of one row group.
+pub(super) struct Reader<'a> {
+    source: &'a TableSource<'a>,
+    chunk: Chunk,
+    inner: ParquetRecordBatchReader,
+    columns: Vec<usize>,
+    /// The position in a batch of each column; batches come in the order of the file.
+    order: Vec<usize>,
+    rows_left: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a TableSource<'a>, chunk: Chunk, columns: &[usize]) -> Result<Self> {
+        let part = &source.parts[chunk.part];
+        let roots: Vec<usize> = columns.iter().filter_map(|&column| part.roots[column]).collect();
+        let mut sorted = roots.clone();
+        sorted.sort_unstable();
+        let order = roots.iter().map(|root| sorted.partition_point(|other| other < root)).collect();
+        let file = File::open(&part.file.path).map_err(|source| Error::io(&part.file.path, source))?;
+        let mask = ProjectionMask::roots(part.metadata.parquet_schema(), roots);
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, part.metadata.clone())
+            .with_row_groups(vec![chunk.row_group])
+            .with_projection(mask)
+            .with_batch_size(chunk.batch_rows);
+        let inner = catch_unwind(AssertUnwindSafe(|| builder.build()))
+            .unwrap_or_else(|_| Err(parquet::errors::ParquetError::General("damaged description".into())))
+            .map_err(|error| damaged(source, chunk, columns[0], &error.to_string()))?;
+        Ok(Self { source, chunk, inner, columns: columns.to_vec(), order, rows_left: chunk.num_rows })
+    }
+
+    /// The columns of a batch, positions in the description.
+    pub(super) fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// The next rows, one array per column, or `None` after the last.
+    pub(super) fn next_batch(&mut self) -> Result<Option<Vec<ArrayRef>>> {
+        let expected = self.rows_left.min(self.chunk.batch_rows);
+        let next = catch_unwind(AssertUnwindSafe(|| self.inner.next()))
+            .unwrap_or_else(|_| Some(Err(arrow_schema::ArrowError::ParquetError("damaged page".into()))));
+        match next {
+            None if expected == 0 => Ok(None),
+            Some(Ok(batch)) if expected > 0 && batch.num_rows() == expected => {
+                self.rows_left -= expected;
+                Ok(Some(self.order.iter().map(|&position| Arc::clone(batch.column(position))).collect()))
+            }
+            Some(Err(error)) => Err(self.blame(&error.to_string())),
+            Some(Ok(_)) | None => Err(self.blame("the pages hold another number of rows than the footer says")),
+        }
+    }
+
+    /// The error, with the name of the column that caused it.
+    fn blame(&self, error: &str) -> Error {
+        let is_faulty = |column: &&usize| {
+            let read_alone = || -> Result<()> {
+                let mut reader = Self::new(self.source, self.chunk, &[**column])?;
+                while reader.next_batch()?.is_some() {}
+                Ok(())
+            };
+            read_alone().is_err()
+        };
+        let column = match self.columns.as_slice() {
+            [column] => *column,
+            columns => *columns.iter().find(is_faulty).unwrap_or(&columns[0]),
+        };
+        damaged(self.source, self.chunk, column, error)
+    }
+}
+
+fn damaged(source: &TableSource<'_>, chunk: Chunk, column: usize, error: &str) -> Error {
+    let place = format!("{}, file `{}`", source.place(column), source.parts[chunk.part].file.name);
+    let remedy = "the file is damaged or holds other values than its schema says; write it again";
+    Error::schema(place, format!("cannot read row group {}: {error}; {remedy}", chunk.row_group))
+}
