@@ -160,7 +160,8 @@ pub fn column_phrases(root: &Path) -> Result<Vec<String>> {
 }
 
 fn phrase(column: &str, table: &str, description: &str) -> String {
-    if description.is_empty() { format!("{column} of {table}") } else { format!("{column} of {table}: {description}") }
+    let name = format!("{column} of {table}");
+    if description.is_empty() || description == name { name } else { format!("{name}: {description}") }
 }
 
 /// Reads a stage file.

@@ -1,18 +1,19 @@
 //! The Python class `Database`: whole columns, keys and seeds of a processed database as numpy arrays.
+#![allow(clippy::needless_pass_by_value)] // arguments arrive converted, as values
 
 use std::path::PathBuf;
 
 use half::f16;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::detach;
+use super::{detach, to_json};
 use crate::database::{Database, Key, TableView, Vectors};
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::Cell;
 use crate::ids::{ForeignKeyId, RowId};
+use crate::inspect::{self, Summary, find_table};
 use crate::manifest::{ColumnManifest, KeyKind, TableManifest, TaskManifest};
 use crate::stype::Stype;
 
@@ -35,11 +36,7 @@ impl PyDatabase {
     }
 
     fn table(&self, name: &str) -> Result<(&TableManifest, TableView<'_>)> {
-        let manifest = self.0.manifest();
-        let table = manifest.table(name).ok_or_else(|| {
-            let near = suggestion(name, manifest.tables.iter().map(|table| table.name.as_str()));
-            Error::Argument(format!("unknown table `{name}`{near}"))
-        })?;
+        let table = find_table(&self.0, name)?;
         Ok((table, self.0.table(table.id)))
     }
 
@@ -74,11 +71,10 @@ impl PyDatabase {
     /// What the database says of itself, as JSON.
     #[getter]
     fn manifest(&self) -> PyResult<String> {
-        serde_json::to_string(self.0.manifest()).map_err(|error| PyValueError::new_err(error.to_string()))
+        to_json(self.0.manifest())
     }
 
     /// Primary keys of rows of a table.
-    #[allow(clippy::needless_pass_by_value)]
     fn row_keys(&self, py: Python<'_>, table: &str, rows: PyReadonlyArray1<'_, i64>) -> PyResult<Vec<PyKey>> {
         let (table, view) = self.table(table)?;
         let rows = rows.as_array().to_vec();
@@ -98,12 +94,7 @@ impl PyDatabase {
     }
 
     /// Rows of primary keys; -1 where there is no such row.
-    fn find_rows<'py>(
-        &self,
-        py: Python<'py>,
-        table: &str,
-        keys: Vec<PyKey>,
-    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    fn find_rows<'py>(&self, py: Python<'py>, table: &str, keys: Vec<PyKey>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let (table, _) = self.table(table)?;
         let rows = detach(py, || keys.into_iter().map(|key| self.find_row(table, key)).collect::<Result<Vec<_>>>())?;
         Ok(rows.into_pyarray(py))
@@ -129,6 +120,18 @@ impl PyDatabase {
         seeds.set_item("vocab", task.vocab.iter().map(|&id| id as i32).collect::<Vec<_>>().into_pyarray(py))?;
         seeds.set_item("is_null", task.is_null.iter().map(|&null| null != 0).collect::<Vec<_>>().into_pyarray(py))?;
         Ok(seeds)
+    }
+
+    /// One row with its cells decoded, its parents and the number of its children, as JSON.
+    fn rows(&self, py: Python<'_>, table: &str, row: i64) -> PyResult<String> {
+        let (table, view) = self.table(table)?;
+        let row = row_id(table, view.num_rows(), row)?;
+        to_json(&detach(py, || inspect::row(&self.0, table.id, row))?)
+    }
+
+    /// What there is to say of the database, with time ranges, fan-outs and base rates, as JSON.
+    fn summary(&self, py: Python<'_>) -> PyResult<String> {
+        to_json(&detach(py, || Ok(Summary::of(&self.0)))?)
     }
 
     /// Texts of the vocabulary.
@@ -187,9 +190,7 @@ impl PyDatabase {
         let slot = table.foreign_keys.iter().position(|key| key.id == ForeignKeyId(foreign_key));
         let (slot, view) = (slot.unwrap_or_default(), self.0.table(table.id));
         let parents: Vec<i64> = py.detach(|| {
-            (0..view.num_rows())
-                .map(|row| view.record(RowId::from(row)).parent(slot).map_or(-1, i64::from))
-                .collect()
+            (0..view.num_rows()).map(|row| view.record(RowId::from(row)).parent(slot).map_or(-1, i64::from)).collect()
         });
         Ok(parents.into_pyarray(py))
     }
@@ -257,9 +258,11 @@ fn column_values(view: TableView<'_>, column: &ColumnManifest, idx: usize) -> (C
 }
 
 fn row_id(table: &TableManifest, num_rows: usize, row: i64) -> Result<RowId> {
-    u32::try_from(row).ok().filter(|&row| (row as usize) < num_rows).map(RowId).ok_or_else(|| {
-        Error::Argument(format!("table `{}` has {num_rows} rows, row {row} was asked for", table.name))
-    })
+    u32::try_from(row)
+        .ok()
+        .filter(|&row| (row as usize) < num_rows)
+        .map(RowId)
+        .ok_or_else(|| Error::Argument(format!("table `{}` has {num_rows} rows, row {row} was asked for", table.name)))
 }
 
 fn no_keys(table: &TableManifest) -> Error {
@@ -274,4 +277,3 @@ pub(super) fn vectors_of(which: &str) -> Result<Vectors> {
         _ => Err(Error::Argument(format!("unknown vectors `{which}`; expected `vocab` or `column`"))),
     }
 }
-

@@ -6,8 +6,10 @@
 mod database;
 mod errors;
 mod preprocess;
+mod progress;
 mod sampler;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
@@ -23,6 +25,11 @@ fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> P
     Ok(result)
 }
 
+/// A report as JSON.
+fn to_json(value: &impl serde::Serialize) -> PyResult<String> {
+    serde_json::to_string(value).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
 #[pymodule]
 mod _headwater {
     #[pymodule_export]
@@ -30,9 +37,12 @@ mod _headwater {
     #[pymodule_export]
     use super::errors::{FormatError, SchemaError, TributaryError};
     #[pymodule_export]
-    use super::sampler::PySampler;
+    use super::preprocess::{
+        column_phrases, encode, encode_fingerprint, publish, read_metadata, verify, vocab_texts, write_embeddings,
+        write_task,
+    };
     #[pymodule_export]
-    use super::preprocess::{read_metadata, verify};
+    use super::sampler::PySampler;
 
     use super::{Bound, PyModule, PyResult};
 

@@ -1,17 +1,127 @@
 //! The stages of preprocessing as Python functions.
+#![allow(clippy::needless_pass_by_value)] // arguments arrive converted, as values
 
 use std::path::PathBuf;
 
+use half::f16;
+use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use super::detach;
+use super::database::vectors_of;
+use super::progress::watched;
+use super::{detach, to_json};
 use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::preprocess::{self, EncodeOptions};
 use crate::schema::Schema;
+use crate::timestamp;
 
 /// Reads and checks a `metadata.json`, or the one in a folder; answers it with every default written out.
 #[pyfunction]
 pub(super) fn read_metadata(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     detach(py, || Ok(Schema::read(&path)?.normalised()))
+}
+
+/// Encodes the tables in `input_dir` into the empty folder `staging_dir`; answers a report as JSON.
+///
+/// `progress(table, rows_done, rows_total)` is called from time to time by the calling thread; what it raises ends
+/// the stage and is raised here.
+#[pyfunction]
+#[pyo3(signature = (
+    input_dir, staging_dir, *, metadata=None, threads=0, strict=false, stats_until=None, progress=None
+))]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn encode(
+    py: Python<'_>,
+    input_dir: PathBuf,
+    staging_dir: PathBuf,
+    metadata: Option<PathBuf>,
+    threads: usize,
+    strict: bool,
+    stats_until: Option<&str>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let options = EncodeOptions { metadata, threads, strict, stats_until: moment(stats_until)? };
+    let report =
+        watched(py, progress.as_ref(), |progress| preprocess::encode(&input_dir, &staging_dir, &options, progress))?;
+    to_json(&report)
+}
+
+/// A hash, in hex, of everything the encode stage depends on.
+#[pyfunction]
+#[pyo3(signature = (input_dir, *, metadata=None, strict=false, stats_until=None))]
+pub(super) fn encode_fingerprint(
+    py: Python<'_>,
+    input_dir: PathBuf,
+    metadata: Option<PathBuf>,
+    strict: bool,
+    stats_until: Option<&str>,
+) -> PyResult<String> {
+    let options = EncodeOptions { metadata, threads: 0, strict, stats_until: moment(stats_until)? };
+    detach(py, || preprocess::encode_fingerprint(&input_dir, &options))
+}
+
+fn moment(text: Option<&str>) -> Result<Option<i64>> {
+    let parse = |text| {
+        timestamp::parse(text).ok_or_else(|| {
+            Error::Argument(format!(
+                "stats_until `{text}` is no time; expected a date or time as 2020-01-31 or 2020-01-31 12:00:00"
+            ))
+        })
+    };
+    text.map(parse).transpose()
+}
+
+/// Writes the seeds of a task into a staged database; answers a report as JSON.
+#[pyfunction]
+#[pyo3(signature = (staging_dir, task_name, labels=None, *, metadata))]
+pub(super) fn write_task(
+    py: Python<'_>,
+    staging_dir: PathBuf,
+    task_name: &str,
+    labels: Option<PathBuf>,
+    metadata: &str,
+) -> PyResult<String> {
+    let report = detach(py, || preprocess::write_task(&staging_dir, task_name, labels.as_deref(), metadata))?;
+    to_json(&report)
+}
+
+/// Writes the manifest of a staged database; answers the build id.
+#[pyfunction]
+pub(super) fn publish(py: Python<'_>, staging_dir: PathBuf) -> PyResult<String> {
+    detach(py, || preprocess::publish(&staging_dir))
+}
+
+/// The texts of the vocabulary in the order of their ids, of a staged or published database.
+#[pyfunction]
+pub(super) fn vocab_texts(py: Python<'_>, dir: PathBuf) -> PyResult<Vec<String>> {
+    detach(py, || preprocess::vocab_texts(&dir))
+}
+
+/// One phrase per column id, of a staged or published database.
+#[pyfunction]
+pub(super) fn column_phrases(py: Python<'_>, dir: PathBuf) -> PyResult<Vec<String>> {
+    detach(py, || preprocess::column_phrases(&dir))
+}
+
+/// Stores the vectors of the vocabulary (`vocab`) or of the columns (`column`) of a staged database.
+#[pyfunction]
+pub(super) fn write_embeddings(
+    py: Python<'_>,
+    dir: PathBuf,
+    which: &str,
+    array: PyReadonlyArray2<'_, f16>,
+    embedder_json: &str,
+) -> PyResult<()> {
+    let (which, dimension) = (vectors_of(which)?, array.shape()[1]);
+    let copied;
+    let values = if let Ok(values) = array.as_slice() {
+        values
+    } else {
+        copied = array.as_array().iter().copied().collect::<Vec<f16>>();
+        &copied
+    };
+    detach(py, || preprocess::write_embeddings(&dir, which, values, dimension, embedder_json))
 }
 
 /// Reads and hashes every byte of a processed database; answers one digest of all.
