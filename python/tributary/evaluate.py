@@ -155,7 +155,7 @@ def judge(
         raise ValueError(f"task `{task}`: none of the {predictions.num_rows} rows of split `{split}` has a label")
     seeds = rows["seed_index"].to_numpy().astype(np.int64)
     std = baselines.train_label_std(database, task)
-    metric = _metric_of(database, loaded)
+    metric = metric_of(database, loaded)
     model = _score_table(loaded, rows, std)
     result: dict[str, Any] = {
         "task": task,
@@ -220,7 +220,7 @@ def tasks_of(run: Run) -> list[str]:
     return [task["name"] for task in described if task["target_stype"] in metrics.NAMES]
 
 
-def _metric_of(database: DatabaseLike, task: Task) -> str:
+def metric_of(database: DatabaseLike, task: Task) -> str:
     """The metric the task is judged by: its own if it is one of ours, else the default of its kind."""
     described = next(t for t in json.loads(database.manifest)["tasks"] if t["name"] == task.name)
     default = metrics.default_metric(task.target_stype)

@@ -1,0 +1,88 @@
+"""`tributary evaluate` and `tributary report` from the command line, with a stand-in for the trained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from parquet_database import ParquetDatabase
+from test_baselines import shop_metadata, write_shops
+from test_evaluate import make_predictions
+from tributary import cli
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose model predicts the disturbed labels."""
+    import tributary.predict
+
+    database = ParquetDatabase(write_shops(tmp_path / "raw"), shop_metadata())
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("run: {name: shops}\ndata: {database: /nowhere}\n")
+    config = SimpleNamespace(data=SimpleNamespace(tasks=("amount", "big")))
+    run = SimpleNamespace(path=folder, database=database, manifest=json.loads(database.manifest), step=7, config=config)
+
+    def predict(run, task, split, *, max_seeds=None, database_cutoff=None, progress=None):
+        progress(1, 1)
+        return make_predictions(database, task, noise=0.3, split=split).slice(0, max_seeds)
+
+    monkeypatch.setattr(tributary.predict, "load_run", lambda path, step, database: run)
+    monkeypatch.setattr(tributary.predict, "predict_split", predict)
+    return folder
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as raised:
+        cli.main([str(argument) for argument in arguments])
+    return int(raised.value.code or 0)
+
+
+def test_evaluate_prints_tables_and_verdicts_and_keeps_them(run_dir, capfd):
+    assert call("evaluate", run_dir) == 0
+    out = capfd.readouterr().out
+    assert "amount on test, seed-time regime" in out
+    assert "big on test, seed-time regime" in out
+    assert "lightgbm" in out
+    assert "the model beats the constant: mae" in out
+    kept = json.loads((run_dir / "evaluation.json").read_text())["evaluations"]
+    assert [(entry["task"], entry["step"]) for entry in kept] == [("amount", 7), ("big", 7)]
+    assert call("report", run_dir, "--out", run_dir / "page.html") == 0
+    assert "the database /nowhere is not there" in (run_dir / "page.html").read_text()
+
+
+def test_json_without_baselines_in_the_frozen_regime(run_dir, capfd):
+    options = ["--task", "amount", "--json", "--no-baselines", "--max-seeds", "20", "--regime", "frozen"]
+    assert call("evaluate", run_dir, *options, "--database-cutoff", "2020-05-01") == 0
+    (result,) = json.loads(capfd.readouterr().out)
+    assert result["regime"] == "frozen"
+    assert result["database_cutoff"].startswith("2020-05-01T00:00:00")
+    assert result["num_evaluated"] == 20
+    assert result["baselines"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "later"], "--split later: expected train, val or test"),
+        (["--regime", "thawed"], "--regime thawed: expected seed-time or frozen"),
+        (["--database-cutoff", "soon", "--regime", "frozen"], "--database-cutoff soon: expected YYYY-MM-DD"),
+        (["--database-cutoff", "2020-05-01"], "belongs to the frozen regime"),
+        (["--task", "nothing"], "no task `nothing`"),
+    ],
+)
+def test_bad_arguments_are_one_message_and_exit_code_2(run_dir, capfd, options, message):
+    assert call("evaluate", run_dir, *options) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_report_needs_a_run_and_an_evaluation(run_dir, tmp_path, capfd):
+    assert call("report", run_dir) == 2
+    assert "nothing is evaluated yet; run `tributary evaluate" in capfd.readouterr().err
+    assert call("report", tmp_path / "nowhere") == 2
+    assert "no such run" in capfd.readouterr().err
