@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ struct Shared<T> {
     arrived: Condvar,
     /// A step may be taken, or the end.
     room: Condvar,
+    /// Set with the queue's own flag, for workers that look up between two pieces of a step.
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -79,6 +82,11 @@ impl<T> Steps<T> {
         }
     }
 
+    /// Whether nobody waits for results any more; long work may then end early with any error.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> Option<u64> {
         let mut queue = self.0.queue();
         loop {
@@ -115,7 +123,12 @@ impl<T: Send + 'static> Prefetch<T> {
             is_closed: false,
             has_lost_worker: false,
         };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), arrived: Condvar::new(), room: Condvar::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            arrived: Condvar::new(),
+            room: Condvar::new(),
+            is_closed: AtomicBool::new(false),
+        });
         let mut prefetch = Self { shared, workers: vec![], process: std::process::id() };
         let worker = Arc::new(worker);
         for idx in 0..threads.max(1) {
@@ -177,6 +190,7 @@ impl<T> Prefetch<T> {
             return;
         }
         self.shared.queue().is_closed = true;
+        self.shared.is_closed.store(true, Ordering::Relaxed);
         self.shared.room.notify_all();
         self.shared.arrived.notify_all();
         for worker in self.workers.drain(..) {
@@ -194,7 +208,7 @@ impl<T> Drop for Prefetch<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 

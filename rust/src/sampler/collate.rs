@@ -5,6 +5,7 @@
 
 use super::fields::{Axis, BATCH_FIELDS, Field};
 use super::temporal::calendar;
+use crate::error::{Error, Result};
 use crate::manifest::TimeStatistics;
 use crate::stype::Stype;
 
@@ -77,6 +78,14 @@ pub struct Batch {
     pub seed_is_padding: Vec<bool>,
 }
 
+fn reserve<T>(len: usize) -> Result<Vec<T>> {
+    let mut array = Vec::new();
+    array.try_reserve_exact(len).map_err(|_| {
+        Error::Argument(format!("no memory for an array of {len} values; ask for a smaller batch_size or seq_len"))
+    })?;
+    Ok(array)
+}
+
 /// Grows an array by `len` padded elements and answers them.
 fn grow<T: Copy>(array: &mut Vec<T>, len: usize, padding: T) -> &mut [T] {
     let start = array.len();
@@ -93,37 +102,40 @@ fn grow_one<T: Copy>(array: &mut Vec<T>, padding: T) -> &mut T {
 
 impl Batch {
     /// An empty batch with memory for all of its contexts.
-    pub fn with_capacity(shape: Shape) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is not that much memory.
+    pub fn with_capacity(shape: Shape) -> Result<Self> {
         let contexts = shape.contexts;
         let (cells, rows) = (contexts * shape.cells, contexts * shape.rows);
         let links = rows * shape.parents;
-        Self {
+        Ok(Self {
             shape,
-            cell_row: Vec::with_capacity(cells),
-            cell_column: Vec::with_capacity(cells),
-            cell_stype: Vec::with_capacity(cells),
-            cell_value: Vec::with_capacity(cells),
-            cell_vocab: Vec::with_capacity(cells),
-            cell_calendar: Vec::with_capacity(7 * cells),
-            cell_is_null: Vec::with_capacity(cells),
-            cell_is_target: Vec::with_capacity(cells),
-            cell_is_padding: Vec::with_capacity(cells),
-            row_table: Vec::with_capacity(rows),
-            row_hop: Vec::with_capacity(rows),
-            row_age: Vec::with_capacity(rows),
-            row_has_time: Vec::with_capacity(rows),
-            row_parents: Vec::with_capacity(links),
-            row_parent_keys: Vec::with_capacity(links),
-            seed_task: Vec::with_capacity(contexts),
-            seed_index: Vec::with_capacity(contexts),
-            seed_row: Vec::with_capacity(contexts),
-            seed_time: Vec::with_capacity(contexts),
-            target_cell: Vec::with_capacity(contexts),
-            target_value: Vec::with_capacity(contexts),
-            target_vocab: Vec::with_capacity(contexts),
-            target_is_null: Vec::with_capacity(contexts),
-            seed_is_padding: Vec::with_capacity(contexts),
-        }
+            cell_row: reserve(cells)?,
+            cell_column: reserve(cells)?,
+            cell_stype: reserve(cells)?,
+            cell_value: reserve(cells)?,
+            cell_vocab: reserve(cells)?,
+            cell_calendar: reserve(7 * cells)?,
+            cell_is_null: reserve(cells)?,
+            cell_is_target: reserve(cells)?,
+            cell_is_padding: reserve(cells)?,
+            row_table: reserve(rows)?,
+            row_hop: reserve(rows)?,
+            row_age: reserve(rows)?,
+            row_has_time: reserve(rows)?,
+            row_parents: reserve(links)?,
+            row_parent_keys: reserve(links)?,
+            seed_task: reserve(contexts)?,
+            seed_index: reserve(contexts)?,
+            seed_row: reserve(contexts)?,
+            seed_time: reserve(contexts)?,
+            target_cell: reserve(contexts)?,
+            target_value: reserve(contexts)?,
+            target_vocab: reserve(contexts)?,
+            target_is_null: reserve(contexts)?,
+            seed_is_padding: reserve(contexts)?,
+        })
     }
 
     /// Appends a context that is padding all over and answers its arrays.
@@ -314,7 +326,7 @@ mod tests {
     #[test]
     fn the_arrays_are_the_fields() {
         let shape = Shape { contexts: 2, cells: 3, rows: 4, parents: 5 };
-        let mut batch = Batch::with_capacity(shape);
+        let mut batch = Batch::with_capacity(shape).unwrap();
         batch.push();
         batch.push();
         let mut bytes = 0;
@@ -339,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_target_keeps_its_place() {
-        let mut batch = Batch::with_capacity(Shape { contexts: 1, cells: 2, rows: 1, parents: 1 });
+        let mut batch = Batch::with_capacity(Shape { contexts: 1, cells: 2, rows: 1, parents: 1 }).unwrap();
         let mut canvas = batch.push();
         assert!(!canvas.cells.is_full());
         canvas.cells.identifier(0, 5);

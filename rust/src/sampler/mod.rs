@@ -77,18 +77,22 @@ impl Core {
         self.order.len().div_ceil(self.config.seeds_per_step())
     }
 
-    fn batch(&self, walker: &mut Walker<'_>, step: u64) -> Result<Batch> {
+    /// The batch of a step; ends early when it `is_unwanted`.
+    fn batch(&self, walker: &mut Walker<'_>, step: u64, is_unwanted: &dyn Fn() -> bool) -> Result<Batch> {
         let seeds = self.seeds(step)?;
+        let mut batch = Batch::with_capacity(self.shape)?;
         self.guard(|| {
-            let mut batch = Batch::with_capacity(self.shape);
             for seed in seeds {
+                if is_unwanted() {
+                    return Err(Error::Closed("the sampler is closed".into()));
+                }
                 let mut canvas = batch.push();
                 if let Some(seed) = seed {
                     walker.walk(seed, &mut canvas);
                 }
             }
-            batch
-        })
+            Ok(batch)
+        })?
     }
 
     /// Runs a walk; an index that points outside of its array is the database's fault.
@@ -158,6 +162,6 @@ impl Sampler {
     /// database is damaged.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let view = self.core.database.view();
-        self.core.batch(&mut self.core.walker(&view), step)
+        self.core.batch(&mut self.core.walker(&view), step, &|| false)
     }
 }

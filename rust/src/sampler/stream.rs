@@ -69,7 +69,7 @@ impl Stream {
         let workers = core.config.workers();
         let polled = if workers == 0 {
             let view = core.database.view();
-            core.batch(&mut core.walker(&view), position.step).map(Next::Ready)
+            core.batch(&mut core.walker(&view), position.step, &|| false).map(Next::Ready)
         } else {
             if position.prefetch.is_none() {
                 let (core, steps) = (core.clone(), core.num_steps());
@@ -77,7 +77,7 @@ impl Stream {
                 position.prefetch = Some(Prefetch::start(workers, ahead, position.step, steps, move |steps| {
                     let view = core.database.view();
                     let mut walker = core.walker(&view);
-                    steps.run(|step| core.batch(&mut walker, step));
+                    steps.run(|step| core.batch(&mut walker, step, &|| steps.is_closed()));
                 })?);
             }
             match &position.prefetch {

@@ -1,0 +1,629 @@
+"""The sampler again, slow and obvious: pure Python over the raw parquet files and `metadata.json`.
+
+Written from `documentation/sampling.md`, `batch.md` and `data_model.md` alone. It shares nothing with the native
+module but the numbering of the vocabulary (`text_ids`) and, for tasks whose splits come from the named hash, those
+splits; every key, time, z-score, draw and cell is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+ALWAYS, NEVER, END_OF_TIME = -(2**63), 2**63 - 1, 2**63 - 1
+STYPES = ["identifier", "numerical", "timestamp", "boolean", "categorical", "text"]
+SPLITS = ["train", "val", "test"]
+UNITS = {"second": 10**6, "minute": 60 * 10**6, "hour": 3600 * 10**6, "day": 86400 * 10**6, "week": 7 * 86400 * 10**6}
+
+
+# ---- random numbers -------------------------------------------------------------------------------------------------
+
+GOLDEN, WORD = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+def mix(w: int) -> int:
+    w = (w ^ (w >> 30)) * 0xBF58476D1CE4E5B9 & WORD
+    w = (w ^ (w >> 27)) * 0x94D049BB133111EB & WORD
+    return w ^ (w >> 31)
+
+
+def hash_words(domain: int, words: Sequence[int]) -> int:
+    state = domain
+    for word in words:
+        state = mix(((state ^ word) + GOLDEN) & WORD)
+    return state
+
+
+class Rng:
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+    def next(self) -> int:
+        self.state = (self.state + GOLDEN) & WORD
+        return mix(self.state)
+
+    def below(self, bound: int) -> int:
+        while True:
+            product = (self.next() >> 32) * bound
+            if product % 2**32 >= 2**32 % bound:
+                return product >> 32
+
+
+def permute(idx: int, length: int, key: int) -> int:
+    bits = 1
+    while 4**bits < length:
+        bits += 1
+    mask = 2**bits - 1
+    while True:
+        left, right = idx >> bits, idx & mask
+        for round_ in range(6):
+            left, right = right, left ^ (mix(right ^ hash_words(2, [key, round_])) & mask)
+        idx = left << bits | right
+        if idx < length:
+            return idx
+
+
+# ---- the database ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Table:
+    """One table: values per column (None where null), times and keys per row."""
+
+    name: str
+    columns: list[tuple[str, str]]  # encoded columns: name, stype
+    num_rows: int
+    values: dict[str, list[Any]]
+    times: list[int]
+    primary_key: str | None
+    foreign_keys: list[tuple[str, str]]  # column, parent table
+    parents: list[list[int | None]] = field(default_factory=list)  # per foreign key, per row
+    scales: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Seed:
+    row: int
+    time: int
+    split: int
+    label: Any
+
+
+@dataclass
+class Task:
+    name: str
+    kind: str
+    anchor: int  # table id
+    target: str
+    stype: str
+    target_id: int
+    time_id: int | None
+    horizon: int | None
+    removed: set[int]
+    seeds: list[Seed] = field(default_factory=list)
+    scale: tuple[float, float] = (0.0, 1.0)
+    by_row: dict[int, list[int]] = field(default_factory=dict)  # seeds of an anchor row by (time, seed)
+
+
+def _micros(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _values(array: pa.ChunkedArray | pa.Array, stype: str, name: str) -> list[Any]:
+    if stype == "timestamp":
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            return [None if text is None else _micros(text) for text in array.to_pylist()]
+        return pc.cast(array, pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64()).to_pylist()
+    values = array.to_pylist()
+    if stype == "numerical":
+        return [None if v is None or not math.isfinite(v) else float(v) for v in values]
+    if stype == "boolean":
+        return [None if v is None else bool(v) for v in values]
+    if stype == "categorical":
+        plain = {True: "true", False: "false"}
+        return [None if v is None else f"{name} is {plain[v] if isinstance(v, bool) else v}" for v in values]
+    return values
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """Population mean and deviation; a deviation of 0 where rounding is all there is."""
+    if not values:
+        return 0.0, 0.0
+    mean = math.fsum(values) / len(values)
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
+    return mean, (std if std > 1e-12 * max(1.0, abs(mean)) else 0.0)
+
+
+def _z(value: float, scale: tuple[float, float]) -> float:
+    mean, std = scale
+    return (value - mean) / std if std > 0 else 0.0
+
+
+class OracleDatabase:
+    """The raw files, joined by their keys."""
+
+    def __init__(
+        self,
+        raw: Path,
+        metadata: Mapping[str, Any],
+        text_ids: Mapping[str, int],
+        hashed_splits: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
+        self.raw, self.text_ids = raw, text_ids
+        self.tables = [self._table(name, description) for name, description in metadata["tables"].items()]
+        self.table_ids = {table.name: idx for idx, table in enumerate(self.tables)}
+        self._link()
+        moments = [
+            v for t in self.tables for n, s in t.columns if s == "timestamp" for v in t.values[n] if v is not None
+        ]
+        self.time_scale = _scale(moments)
+        self.column_ids: dict[tuple[str, str], int] = {}
+        for table in self.tables:
+            for column, _ in table.columns:
+                self.column_ids[table.name, column] = len(self.column_ids)
+        # every foreign key of the database in order: (child table, its place among that table's keys, parent table)
+        self.foreign_keys = [
+            (t, slot, self.table_ids[parent])
+            for t, table in enumerate(self.tables)
+            for slot, (_, parent) in enumerate(table.foreign_keys)
+        ]
+        self.children = [self._children(t, slot) for t, slot, _ in self.foreign_keys]
+        self.num_parents = max([1, *(len(table.foreign_keys) for table in self.tables)])
+        self.tasks: list[Task] = []
+        for name, description in metadata.get("tasks", {}).items():
+            task = self._task(name, description, len(self.column_ids) + 2 * len(self.tasks))
+            self._seed(task, description, hashed_splits)
+            self.tasks.append(task)
+
+    def _table(self, name: str, description: Mapping[str, Any]) -> Table:
+        arrow = pq.read_table(self.raw / description.get("file", f"{name}.parquet"))
+        columns = [(c, d["stype"]) for c, d in description["columns"].items() if d["stype"] != "ignored"]
+        values = {column: _values(arrow[column], stype, column) for column, stype in columns}
+        temporal = description.get("temporal_column")
+        missing = ALWAYS if description.get("null_time_visible") else NEVER
+        times = [missing if t is None else t for t in values[temporal]] if temporal else [ALWAYS] * arrow.num_rows
+        keys = [
+            (column, d["foreign_key"].rsplit(".", 1)[0])
+            for column, d in description["columns"].items()
+            if d.get("foreign_key")
+        ]
+        table = Table(name, columns, arrow.num_rows, values, times, description.get("primary_key"), keys)
+        for column, stype in columns:
+            if stype == "numerical":
+                table.scales[column] = _scale([v for v in values[column] if v is not None])
+        return table
+
+    def _link(self) -> None:
+        for table in self.tables:
+            for column, parent_name in table.foreign_keys:
+                parent = self.tables[self.table_ids[parent_name]]
+                rows = {key: row for row, key in enumerate(parent.values[parent.primary_key])}
+                table.parents.append([None if k is None else rows.get(k) for k in table.values[column]])
+
+    def _children(self, child: int, slot: int) -> dict[int, list[int]]:
+        """Child rows of each parent row, sorted by (time, row)."""
+        table, lists = self.tables[child], {}
+        for row in sorted(range(table.num_rows), key=lambda row: (table.times[row], row)):
+            parent = table.parents[slot][row]
+            if parent is not None:
+                lists.setdefault(parent, []).append(row)
+        return lists
+
+    # ---- tasks ----
+
+    def _task(self, name: str, description: Mapping[str, Any], next_column: int) -> Task:
+        is_table = "query" in description or "table" in description
+        anchor, target = description["anchor_table"], description["target_column"]
+        horizon = description.get("horizon")
+        if horizon is not None:
+            number, unit = horizon.split()
+            horizon = int(number) * UNITS[unit.rstrip("s")]
+        elif not is_table:
+            horizon = 0
+        has_time = is_table and description.get("observation_time_column") is not None
+        own_stype = dict(self.tables[self.table_ids[anchor]].columns).get(target)
+        return Task(
+            name=name,
+            kind="table" if is_table else "cell",
+            anchor=self.table_ids[anchor],
+            target=target,
+            stype=description["target_stype"] if is_table else own_stype,
+            target_id=next_column + 1 if is_table else self.column_ids[anchor, target],
+            time_id=next_column if has_time else None,
+            horizon=horizon,
+            removed={
+                self.column_ids[t, c] for t, c in description.get("remove_columns", []) if (t, c) in self.column_ids
+            },
+        )
+
+    def _seed(
+        self, task: Task, description: Mapping[str, Any], hashed: Callable[[str], Sequence[int]] | None
+    ) -> None:
+        table = self.tables[task.anchor]
+        own_time = [END_OF_TIME if t in (ALWAYS, NEVER) else t for t in table.times]
+        names: list[str | None]
+        if task.kind == "cell":
+            found = [
+                (row, own_time[row], value)
+                for row, value in enumerate(table.values[task.target])
+                if value is not None and table.times[row] != NEVER
+            ]
+            names = [None] * len(found)
+        else:
+            labels = self._labels(description)
+            key = description.get("anchor_key") or table.primary_key
+            time = description.get("observation_time_column")
+            rows = {key: row for row, key in enumerate(table.values[table.primary_key])}
+            at = [rows[k] for k in labels[key].to_pylist()]
+            times = _values(labels[time], "timestamp", time) if time else [own_time[row] for row in at]
+            answers = _values(labels[task.target], task.stype, task.target)
+            found = list(zip(at, times, answers, strict=True))
+            names = labels["split"].to_pylist() if "split" in labels.column_names else [None] * len(found)
+        split = description.get("split")
+        seeds = []
+        for (row, when, answer), name in zip(found, names, strict=True):
+            if name is not None:
+                code = SPLITS.index(name)
+            elif split:
+                code = sum(when >= _micros(split[later]) for later in ("val", "test"))
+            else:
+                code = -1
+            if answer is not None:
+                seeds.append(Seed(row, when, code, answer))
+        seeds.sort(key=lambda seed: (seed.time, seed.row, seed.label, seed.split))
+        if any(seed.split < 0 for seed in seeds):
+            assert hashed is not None, "this task's splits come from the named hash"
+            for seed, code in zip(seeds, hashed(task.name), strict=True):
+                seed.split = int(code)
+        task.seeds = seeds
+        if task.stype == "numerical":
+            if task.kind == "cell":
+                task.scale = table.scales[task.target]
+            else:
+                train = [seed.label for seed in seeds if seed.split == 0]
+                task.scale = _scale(train or [seed.label for seed in seeds])
+        for idx in sorted(range(len(seeds)), key=lambda idx: (seeds[idx].time, idx)):
+            task.by_row.setdefault(seeds[idx].row, []).append(idx)
+
+    def _labels(self, description: Mapping[str, Any]) -> pa.Table:
+        if "table" in description:
+            return pq.read_table(self.raw / description["table"])
+        with duckdb.connect() as connection:
+            for table in self.tables:
+                (path,) = [p for p in [self.raw / f"{table.name}.parquet"] if p.exists()]
+                connection.execute(f"CREATE VIEW \"{table.name}\" AS SELECT * FROM read_parquet('{path}')")
+            return connection.sql(description["query"]).to_arrow_table()
+
+
+# ---- the sampler ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Options:
+    """The options of `tributary.Sampler`."""
+
+    tasks: Sequence[str]
+    split: str = "train"
+    batch_size: int = 32
+    seq_len: int = 1024
+    max_rows: int | None = None
+    num_neighbors: int = 16
+    strategy: str = "uniform"
+    max_hops: int | None = None
+    null_cells: bool = False
+    identifiers: str = "all"
+    strict_time: bool = False
+    database_cutoff: int | None = None
+    history: bool = True
+    shuffle: bool = True
+    rng_seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass
+class Row:
+    table: int  # one past the tables of the database: rows of the task
+    row: int
+    hop: int
+    parents: list[tuple[tuple[int, int], int]] = field(default_factory=list)  # (table, row), foreign key
+
+
+class Oracle:
+    """Contexts and batches, one at a time."""
+
+    def __init__(self, database: OracleDatabase, options: Options) -> None:
+        self.db, self.options = database, options
+        self.order: list[tuple[int, int]] = []
+        for name in options.tasks:
+            task = next(idx for idx, task in enumerate(database.tasks) if task.name == name)
+            wanted = range(3) if options.split == "all" else [SPLITS.index(options.split)]
+            seeds = database.tasks[task].seeds
+            self.order += [(task, idx) for idx, seed in enumerate(seeds) if seed.split in wanted]
+
+    def seeds(self, step: int) -> list[tuple[int, int, int] | None]:
+        """(epoch, task, seed) of each context of a batch; None for padding."""
+        options, n = self.options, len(self.order)
+        first = step * options.batch_size * options.world_size + options.rank * options.batch_size
+        found: list[tuple[int, int, int] | None] = []
+        for position in range(first, first + options.batch_size):
+            if options.shuffle:
+                epoch, idx = divmod(position, n)
+                found.append((epoch, *self.order[permute(idx, n, hash_words(2, [options.rng_seed, epoch]))]))
+            else:
+                found.append((0, *self.order[position]) if position < n else None)
+        return found
+
+    def context(self, epoch: int, task_id: int, index: int) -> dict[str, Any]:
+        """The fields of one context, without padding."""
+        return _Walk(self.db, self.options, epoch, task_id, index).run()
+
+
+class _Walk:
+    def __init__(self, db: OracleDatabase, options: Options, epoch: int, task_id: int, index: int) -> None:
+        self.db, self.options, self.task_id, self.index = db, options, task_id, index
+        self.task = db.tasks[task_id]
+        self.seed = self.task.seeds[index]
+        limit = self.seed.time - 1 if options.strict_time else self.seed.time
+        if options.database_cutoff is not None:
+            limit = min(limit, options.database_cutoff)
+        self.limit = min(limit, 2**63 - 2)
+        self.rng = Rng(hash_words(1, [options.rng_seed, epoch, task_id, index]))
+        self.own_table = len(db.tables) + task_id
+        self.found: dict[tuple[int, int], Row] = {}
+        self.lists: deque[tuple[int, list[int], int]] = deque()  # (table of the children, visible entries, hop)
+        self.cells: list[dict[str, Any]] = []
+
+    def shows_label(self, idx: int) -> bool:
+        other = self.task.seeds[idx]
+        if idx == self.index:
+            return False
+        if other.time == END_OF_TIME:
+            return self.seed.time == END_OF_TIME and other.split == 0
+        if self.task.horizon is None or other.time + self.task.horizon > self.limit:
+            return False
+        return other.split <= self.seed.split
+
+    def run(self) -> dict[str, Any]:
+        options = self.options
+        max_rows = min(options.seq_len, 32767) if options.max_rows is None else options.max_rows
+        first = (self.own_table, self.index) if self.task.kind == "table" else (self.task.anchor, self.seed.row)
+        self.found[first] = Row(*first, hop=0)
+        children = self.draw()
+        visited: list[Row] = []
+        while len(visited) < max_rows and len(self.cells) < options.seq_len:
+            if len(visited) == len(self.found):
+                for key, hop in children:
+                    if key not in self.found:
+                        self.found[key] = Row(*key, hop=hop)
+                        break
+                else:
+                    break
+            row = list(self.found.values())[len(visited)]
+            self.visit(row, len(visited))
+            visited.append(row)
+        return self.fields(visited)
+
+    def draw(self):
+        """Children in the order of their draws; new lists may come while it runs."""
+        while self.lists:
+            table, entries, hop = self.lists.popleft()
+            quota, order = self.options.num_neighbors, list(entries)
+            for i in range(len(order)):
+                if quota == 0:
+                    break
+                if self.options.strategy == "uniform":
+                    j = i + self.rng.below(len(order) - i)
+                    order[i], order[j] = order[j], order[i]
+                    row = order[i]
+                else:
+                    row = order[len(order) - 1 - i]
+                if table == self.own_table and not self.shows_label(row):
+                    continue
+                quota -= 1
+                yield (table, row), hop
+
+    def visit(self, row: Row, local: int) -> None:
+        db, options = self.db, self.options
+        can_go_on = options.max_hops is None or row.hop + 1 <= options.max_hops
+        if row.table == self.own_table:
+            self.write_seed(row, local)
+            entity = self.task.seeds[row.row].row
+            self.meet(row, (self.task.anchor, entity), len(db.foreign_keys) + self.task_id, can_go_on)
+            return
+        table = db.tables[row.table]
+        self.write_row(table, row, local)
+        for key, (child, slot, parent_table) in enumerate(db.foreign_keys):
+            if child == row.table and table.parents[slot][row.row] is not None:
+                self.meet(row, (parent_table, table.parents[slot][row.row]), key, can_go_on)
+        if not can_go_on:
+            return
+        if self.task.kind == "table" and options.history and row.table == self.task.anchor:
+            seeds, horizon = self.task.by_row.get(row.row, []), self.task.horizon
+            if self.seed.time != END_OF_TIME:
+                seeds = [
+                    s for s in seeds if horizon is not None and self.task.seeds[s].time + horizon <= self.limit
+                ]
+            self.lists.append((self.own_table, seeds, row.hop + 1))
+        for key, (child, _, parent_table) in enumerate(db.foreign_keys):
+            if parent_table == row.table:
+                rows = db.children[key].get(row.row, [])
+                times = [db.tables[child].times[r] for r in rows]
+                self.lists.append((child, rows[: bisect_right(times, self.limit)], row.hop + 1))
+
+    def meet(self, row: Row, parent: tuple[int, int], key: int, can_go_on: bool) -> None:
+        if parent not in self.found:
+            if not can_go_on or self.db.tables[parent[0]].times[parent[1]] > self.limit:
+                return
+            self.found[parent] = Row(*parent, hop=row.hop + 1)
+        row.parents.append((parent, key))
+
+    # ---- cells ----
+
+    def room(self) -> bool:
+        has_target = any(cell["cell_is_target"] for cell in self.cells)
+        return len(self.cells) + (not has_target) < self.options.seq_len
+
+    def write(self, local: int, column: int, stype: str, value: Any, scale=(0.0, 1.0), target: bool = False) -> None:
+        """One cell; a value of None is a missing one."""
+        if not target and not self.room():
+            return
+        shown = not target and value is not None
+        cell = {
+            "cell_row": local,
+            "cell_column": column,
+            "cell_stype": STYPES.index(stype),
+            "cell_value": 0.0,
+            "cell_vocab": -1,
+            "cell_calendar": [0] * 7,
+            "cell_is_null": not target and value is None,
+            "cell_is_target": target,
+            "cell_is_padding": False,
+        }
+        if shown and stype == "numerical":
+            cell["cell_value"] = _z(value, scale)
+        elif shown and stype == "boolean":
+            cell["cell_value"] = float(value)
+        elif shown and stype == "timestamp":
+            cell["cell_value"] = _z(value, self.db.time_scale)
+            cell["cell_calendar"] = calendar(value)
+        elif shown and stype in ("categorical", "text"):
+            cell["cell_vocab"] = self.db.text_ids[value]
+        self.cells.append(cell)
+
+    def write_row(self, table: Table, row: Row, local: int) -> None:
+        options, before = self.options, len(self.cells)
+        is_anchor = self.task.kind == "cell" and row.table == self.task.anchor
+        for column, stype in table.columns:
+            value, column_id = table.values[column][row.row], self.db.column_ids[table.name, column]
+            if is_anchor and column == self.task.target:
+                if local == 0:
+                    self.write(local, column_id, stype, None, target=True)
+                    continue
+                if not any(self.shows_label(seed) for seed in self.task.by_row.get(row.row, [])):
+                    continue
+            if column_id in self.task.removed or (stype == "identifier" and options.identifiers == "needed"):
+                continue
+            if value is not None or options.null_cells:
+                self.write(local, column_id, stype, value, table.scales.get(column, (0.0, 1.0)))
+        if len(self.cells) == before and options.identifiers == "needed":
+            for column, stype in table.columns:
+                column_id = self.db.column_ids[table.name, column]
+                is_there = stype == "identifier" and table.values[column][row.row] is not None
+                if is_there and column_id not in self.task.removed:
+                    self.write(local, column_id, stype, True)
+                    break
+
+    def write_seed(self, row: Row, local: int) -> None:
+        task, seed = self.task, self.task.seeds[row.row]
+        if task.time_id is not None and (seed.time != END_OF_TIME or self.options.null_cells):
+            self.write(local, task.time_id, "timestamp", None if seed.time == END_OF_TIME else seed.time)
+        if local == 0:
+            self.write(local, task.target_id, task.stype, None, target=True)
+        else:
+            self.write(local, task.target_id, task.stype, seed.label, task.scale)
+
+    # ---- the arrays ----
+
+    def fields(self, visited: list[Row]) -> dict[str, Any]:
+        names = list(self.cells[0])
+        context: dict[str, Any] = {name: [cell[name] for cell in self.cells] for name in names}
+        numbers = {(row.table, row.row): local for local, row in enumerate(visited)}
+        times = [
+            self.task.seeds[row.row].time if row.table == self.own_table else self.db.tables[row.table].times[row.row]
+            for row in visited
+        ]
+        has_time = [self.seed.time != END_OF_TIME and t not in (ALWAYS, NEVER) for t in times]
+        ages = [max(0, self.seed.time - t) / 86_400_000_000 for t in times]
+        links = [[(numbers[p], key) for p, key in row.parents if p in numbers] for row in visited]
+        label, scale = self.seed.label, self.task.scale
+        value, vocab = 0.0, -1
+        if self.task.stype == "numerical":
+            value = _z(label, scale)
+        elif self.task.stype == "boolean":
+            value = float(label)
+        elif self.task.stype == "timestamp":
+            value = _z(label, self.db.time_scale)
+        else:
+            vocab = self.db.text_ids[label]
+        context |= {
+            "row_table": [row.table for row in visited],
+            "row_hop": [row.hop for row in visited],
+            "row_age": [age if has else 0.0 for age, has in zip(ages, has_time, strict=True)],
+            "row_has_time": has_time,
+            "row_parents": [[parent for parent, _ in row] for row in links],
+            "row_parent_keys": [[key for _, key in row] for row in links],
+            "seed_task": self.task_id,
+            "seed_index": self.index,
+            "seed_row": self.seed.row,
+            "seed_time": self.seed.time,
+            "target_cell": context["cell_is_target"].index(True),
+            "target_value": value,
+            "target_vocab": vocab,
+            "target_is_null": False,
+            "seed_is_padding": False,
+        }
+        return context
+
+
+def calendar(time_us: int) -> list[int]:
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
+    day_of_year = moment.timetuple().tm_yday
+    return [moment.second, moment.minute, moment.hour, moment.weekday(), moment.day, moment.month, day_of_year]
+
+
+# ---- comparison -----------------------------------------------------------------------------------------------------
+
+PADDING = {
+    **dict.fromkeys(["cell_row", "cell_column", "cell_stype", "cell_vocab", "row_table", "row_hop"], -1),
+    **dict.fromkeys(["row_parents", "row_parent_keys", "seed_task", "seed_index", "seed_row"], -1),
+    **dict.fromkeys(["target_cell", "target_vocab"], -1),
+    **dict.fromkeys(["cell_value", "cell_calendar", "row_age", "target_value", "seed_time"], 0),
+    **dict.fromkeys(["cell_is_null", "cell_is_target", "row_has_time"], False),
+    **dict.fromkeys(["cell_is_padding", "target_is_null", "seed_is_padding"], True),
+}
+
+
+def assert_context(batch: Mapping[str, Any], b: int, expected: Mapping[str, Any] | None) -> None:
+    """Context `b` of a native batch is `expected` (None: padding), field by field, padding included."""
+    import numpy as np
+
+    assert set(batch) == set(PADDING)
+    for name, padding in PADDING.items():
+        found = batch[name][b]
+        wanted = np.full(found.shape, padding, found.dtype)
+        if expected is not None:
+            value = expected[name]
+            if name in ("row_parents", "row_parent_keys"):
+                for local, links in enumerate(value):
+                    wanted[local, : len(links)] = links
+            elif np.ndim(found) == 0:
+                wanted = np.asarray(value, found.dtype)
+            else:
+                wanted[: len(value)] = value
+        place = f"{name} of context {b} (task {batch['seed_task'][b]}, seed {batch['seed_index'][b]})"
+        if found.dtype.kind == "f":
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5, err_msg=place)
+        else:
+            np.testing.assert_array_equal(found, wanted, err_msg=place)
+
+
+def assert_batches(sampler: Any, oracle: Oracle, steps: Sequence[int]) -> None:
+    """The native batches of some steps are the oracle's."""
+    for step in steps:
+        batch = sampler.batch(step)
+        for b, seed in enumerate(oracle.seeds(step)):
+            assert_context(batch, b, None if seed is None else oracle.context(*seed))
