@@ -10,6 +10,7 @@ mod decode;
 mod files;
 mod fingerprint;
 mod graph;
+mod guard;
 mod keys;
 mod kind;
 mod labels;

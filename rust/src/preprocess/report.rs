@@ -84,6 +84,10 @@ impl Found<'_> {
                 let found = dangling(parents, table.source.num_rows, parent);
                 warnings.push(format!("{place}: {found}; these rows have no edge"));
             }
+            for parents in table.parents.iter().filter(|parents| table.source.is_float(parents.column)) {
+                let (place, null) = (table.source.place(parents.column), parents.null);
+                warnings.push(format!("{place}: the foreign key holds floats, read as integers; {null} are null"));
+            }
             if table.times.nulls > 0 {
                 let seen = if table.source.table.null_time_visible { "every" } else { "no" };
                 let (name, count) = (&table.source.table.name, table.times.nulls);

@@ -4,7 +4,6 @@
 //! checksums are checked wherever a page carries one (the `crc` feature of the parquet crate).
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use parquet::basic::Type as PhysicalType;
 use rayon::prelude::*;
 
 use super::files::{PartFile, part_files};
+use super::guard::guarded;
 use super::kind::ValueKind;
 use crate::error::{Error, Result, suggestion};
 use crate::schema::{ColumnSchema, TableSchema};
@@ -96,6 +96,12 @@ impl<'a> TableSource<'a> {
     /// What messages call a column.
     pub(super) fn place(&self, column: usize) -> String {
         format!("table `{}`, column `{}`", self.table.name, self.table.columns[column].name)
+    }
+
+    /// Whether some part holds a column as floating-point numbers.
+    pub(super) fn is_float(&self, column: usize) -> bool {
+        let types = self.parts.iter().filter_map(|part| Some(part.metadata.schema().field(part.roots[column]?)));
+        types.into_iter().any(|field| field.data_type().is_floating())
     }
 
     /// The paths of the parts, relative to the input folder.
@@ -285,8 +291,8 @@ fn read_footer(file: &PartFile, place: &str) -> Result<ArrowReaderMetadata> {
     let opened = File::open(&file.path).map_err(|source| Error::io(&file.path, source))?;
     let load = |skip| {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(skip);
-        catch_unwind(AssertUnwindSafe(|| ArrowReaderMetadata::load(&opened, options)))
-            .unwrap_or_else(|_| Err(parquet::errors::ParquetError::General("damaged footer".into())))
+        guarded(|| ArrowReaderMetadata::load(&opened, options))
+            .unwrap_or_else(|| Err(parquet::errors::ParquetError::General("damaged footer".into())))
     };
     load(false).or_else(|_| load(true)).map_err(|error| {
         let length = opened.metadata().map_or(0, |metadata| metadata.len());
@@ -380,8 +386,8 @@ impl<'a> Reader<'a> {
             .with_row_groups(vec![chunk.row_group])
             .with_projection(mask)
             .with_batch_size(chunk.batch_rows);
-        let inner = catch_unwind(AssertUnwindSafe(|| builder.build()))
-            .unwrap_or_else(|_| Err(parquet::errors::ParquetError::General("damaged description".into())))
+        let inner = guarded(|| builder.build())
+            .unwrap_or_else(|| Err(parquet::errors::ParquetError::General("damaged description".into())))
             .map_err(|error| damaged(source, chunk, columns[0], &error.to_string()))?;
         Ok(Self { source, chunk, inner, columns: columns.to_vec(), order, rows_left: chunk.num_rows })
     }
@@ -394,8 +400,8 @@ impl<'a> Reader<'a> {
     /// The next rows, one array per column, or `None` after the last.
     pub(super) fn next_batch(&mut self) -> Result<Option<Vec<ArrayRef>>> {
         let expected = self.rows_left.min(self.chunk.batch_rows);
-        let next = catch_unwind(AssertUnwindSafe(|| self.inner.next()))
-            .unwrap_or_else(|_| Some(Err(arrow_schema::ArrowError::ParquetError("damaged page".into()))));
+        let next = guarded(|| self.inner.next())
+            .unwrap_or_else(|| Some(Err(arrow_schema::ArrowError::ParquetError("damaged page".into()))));
         match next {
             None if expected == 0 => Ok(None),
             Some(Ok(batch)) if expected > 0 && batch.num_rows() == expected => {
