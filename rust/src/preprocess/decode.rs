@@ -138,25 +138,19 @@ pub(super) fn numbers(array: &dyn Array) -> Decoded<Column<f64>> {
 
 /// Booleans, or numbers that are 0 or 1, as 0 and 1; [`NO_BOOLEAN`] for null and NaN.
 pub(super) fn booleans(array: &dyn Array) -> Decoded<Column<u8>> {
-    match array.data_type() {
-        DataType::Boolean => {
-            let values = array.as_boolean().iter().map(|value| value.map_or(NO_BOOLEAN, u8::from)).collect();
-            Ok(Column { values, unusable: 0 })
-        }
-        _ => {
-            let Column { values, unusable } = numbers(array)?;
-            let of = |(row, &value): (usize, &f64)| match value {
-                0.0 => Ok(0),
-                1.0 => Ok(1),
-                value if value.is_nan() => Ok(NO_BOOLEAN),
-                value => {
-                    Err(BadCell { row, message: format!("{value} is not a boolean; expected 0, 1, false or true") })
-                }
-            };
-            let values = values.iter().enumerate().map(of).collect::<Decoded<_>>()?;
-            Ok(Column { values, unusable })
-        }
+    if let Some(values) = array.as_boolean_opt() {
+        let values = values.iter().map(|value| value.map_or(NO_BOOLEAN, u8::from)).collect();
+        return Ok(Column { values, unusable: 0 });
     }
+    let Column { values, unusable } = numbers(array)?;
+    let of = |(row, &value): (usize, &f64)| match value {
+        0.0 => Ok(0),
+        1.0 => Ok(1),
+        value if value.is_nan() => Ok(NO_BOOLEAN),
+        value => Err(BadCell { row, message: format!("{value} is not a boolean; expected 0, 1, false or true") }),
+    };
+    let values = values.iter().enumerate().map(of).collect::<Decoded<_>>()?;
+    Ok(Column { values, unusable })
 }
 
 /// Moments as microseconds since 1970-01-01 UTC; [`NO_TIME`] where there is none.

@@ -258,7 +258,9 @@ impl KeyIndex {
             return Err(Error::schema(place, message));
         }
         let mut keys = Vec::with_capacity(parts.iter().map(|part| part.ints.len()).sum());
-        parts.into_iter().for_each(|part| keys.extend_from_slice(&part.ints));
+        for part in parts {
+            keys.extend_from_slice(&part.ints);
+        }
         let shown = |key: u64| if is_unsigned { key.to_string() } else { (key as i64).to_string() };
         let order = |key: &u64| if is_unsigned { *key } else { *key ^ 1 << 63 };
         let bounds = keys.iter().map(order).min().zip(keys.iter().map(order).max());

@@ -93,14 +93,12 @@ impl ValueKind {
     /// What to do when a stype does not fit.
     pub(super) fn remedy(self) -> &'static str {
         match self {
-            Self::Null => "set its stype to ignored",
             Self::Boolean => "set its stype to boolean, numerical, categorical or ignored",
-            Self::Number => "set its stype to numerical, categorical or ignored",
+            Self::Number | Self::Clock => "set its stype to numerical, categorical or ignored",
             Self::Moment => "set its stype to timestamp, categorical or ignored",
-            Self::Clock => "set its stype to numerical, categorical or ignored",
             Self::Text => "set its stype to text, categorical, timestamp (ISO 8601 dates) or ignored",
             Self::Bytes => "set its stype to categorical or ignored",
-            Self::Nested => "set its stype to ignored",
+            Self::Null | Self::Nested => "set its stype to ignored",
         }
     }
 }

@@ -363,8 +363,10 @@ fn decode(source: &TableSource<'_>, column: usize, first_row: usize, array: &Arr
         Stype::Boolean => {
             let read = booleans(array).map_err(fault)?;
             unusable = read.unusable;
-            true_count = read.values.iter().filter(|&&value| value == 1).count() as u64;
-            let nulls = read.values.iter().filter(|&&value| value == NO_BOOLEAN).count();
+            let (trues, nulls) = read.values.iter().fold((0, 0), |(trues, nulls), &value| {
+                (trues + u64::from(value == 1), nulls + usize::from(value == NO_BOOLEAN))
+            });
+            true_count = trues;
             (Values::Booleans(read.values), nulls)
         }
         stype => {

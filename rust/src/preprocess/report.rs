@@ -94,21 +94,22 @@ impl Found<'_> {
                 warnings.push(format!("table `{name}`: {count} rows without a time are visible to {seen} seed"));
             }
             for (column, tally) in tallies.iter().enumerate() {
-                warnings.extend(self.unusable(table, column, tally));
+                warnings.extend(unusable(table, column, tally));
             }
         }
         warnings
     }
+}
 
-    fn unusable(&self, table: &Table<'_>, column: usize, tally: &Tally) -> Option<String> {
-        let stype = table.source.table.columns[column].stype?;
-        let count = table.summaries[column].map_or(tally.unusable, |summary| summary.unusable);
-        let what = match stype {
-            Stype::Timestamp => "moments beyond the range of microseconds since 1970",
-            _ => "values that are NaN, infinite or out of range",
-        };
-        (count > 0).then(|| format!("{}: {count} {what} count as null", table.source.place(column)))
-    }
+/// A warning about cells that hold something which cannot be a value.
+fn unusable(table: &Table<'_>, column: usize, tally: &Tally) -> Option<String> {
+    let stype = table.source.table.columns[column].stype?;
+    let count = table.summaries[column].map_or(tally.unusable, |summary| summary.unusable);
+    let what = match stype {
+        Stype::Timestamp => "moments beyond the range of microseconds since 1970",
+        _ => "values that are NaN, infinite or out of range",
+    };
+    (count > 0).then(|| format!("{}: {count} {what} count as null", table.source.place(column)))
 }
 
 fn statistics(stype: Stype, summary: Option<Summary>, tally: &Tally) -> ColumnStatistics {

@@ -201,7 +201,7 @@ impl<'a> TableSource<'a> {
                     for ((array, &column), state) in batch.iter().zip(columns).zip(&mut own) {
                         visit(column, state, row, array)?;
                     }
-                    row += batch.first().map_or(0, |array| array.len());
+                    row += batch.first().map_or(0, Array::len);
                 }
                 Ok(own)
             })

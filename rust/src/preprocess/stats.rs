@@ -1,6 +1,6 @@
 //! Mean and deviation of numbers, summed batch by batch and merged in order, so that threads cannot change a bit.
 //!
-//! Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
+//! Source: Chan, Golub and `LeVeque`, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
 //! Differs in that values are scaled by a power of two once they grow so large that their squares would overflow.
 
 /// Values beyond this are scaled down before they are squared.

@@ -34,7 +34,7 @@ const IGNORED: &str = "ignored";
 pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Schema> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
         Error::schema(place, format!("not UTF-8: line {line} holds other bytes; save the file as UTF-8"))
     })?;
     let json: Json = serde_json::from_str(text).map_err(|error| Error::schema(place, error.to_string()))?;
