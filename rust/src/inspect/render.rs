@@ -61,7 +61,13 @@ fn section(text: &mut String, heading: &str, grid: &Grid) {
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let is_number = |column: usize| {
         let mut places = lines[1..].iter().map(|line| line[column].as_str()).filter(|place| *place != "-").peekable();
-        places.peek().is_some() && places.all(|place| place.starts_with(|first: char| first.is_ascii_digit()))
+        let is_amount = |place: &str| {
+            let (number, unit) = place.split_once(' ').unwrap_or((place, ""));
+            number.starts_with(|first: char| first.is_ascii_digit())
+                && number.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '.'))
+                && (unit.is_empty() || unit == "%" || unit.ends_with('B'))
+        };
+        places.peek().is_some() && places.all(is_amount)
     };
     let right: Vec<bool> = (0..head.len()).map(is_number).collect();
     for line in &lines {
