@@ -1,3 +1,4 @@
+# ruff: noqa: A002 (the native names)
 """Types of the native module; `mypy.stubtest` holds this file equal to the built one."""
 
 from collections.abc import Callable, Sequence
@@ -6,6 +7,26 @@ from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
+
+__all__ = [
+    "BATCH_FIELDS",
+    "FORMAT_VERSION",
+    "STYPES",
+    "Database",
+    "FormatError",
+    "Sampler",
+    "SchemaError",
+    "TributaryError",
+    "column_phrases",
+    "encode",
+    "encode_fingerprint",
+    "publish",
+    "read_metadata",
+    "verify",
+    "vocab_texts",
+    "write_embeddings",
+    "write_task",
+]
 
 FORMAT_VERSION: int
 STYPES: tuple[str, ...]
@@ -65,6 +86,7 @@ class Database:
     def embeddings(self, which: Literal["vocab", "column"]) -> npt.NDArray[np.float16]: ...
     def task_seeds(self, task: str) -> dict[str, npt.NDArray[Any]]: ...
     def rows(self, table: str, row: int) -> str: ...
+    def summary(self) -> str: ...
     def vocab(self, ids: Sequence[int]) -> list[str]: ...
     def column(self, table: str, column: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]: ...
     def row_times(self, table: str) -> npt.NDArray[np.int64]: ...
@@ -100,6 +122,8 @@ class Sampler:
     def num_seeds(self) -> int: ...
     @property
     def steps_per_epoch(self) -> int: ...
+    @property
+    def config(self) -> str: ...
     def batch(self, step: int) -> dict[str, npt.NDArray[Any]]: ...
     def next_batch(self) -> dict[str, npt.NDArray[Any]]: ...
     def get_state(self) -> str: ...

@@ -49,7 +49,7 @@ def test_the_stub_names_what_the_native_module_has() -> None:
             described.add(statement.name)
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             described.add(statement.target.id)
-    assert described == {name for name in dir(_headwater) if not name.startswith("_")}
+    assert described == set(_headwater.__all__) == {name for name in dir(_headwater) if not name.startswith("_")}
 
 
 def test_the_stub_describes_every_method() -> None:

@@ -62,6 +62,10 @@ BAD = {
     "text as number": (_change("tables/customers/columns/name/stype", "numerical"), ["name", "numerical"]),
     "duplicate key": (_values("products", "id", [1, 2, 3, 3, 5]), ["products", "id", "3"]),
     "null key": (_values("products", "id", [1, 2, None, 4, 5]), ["products", "id", "null"]),
+    "names that differ by case": (
+        _change("tables/orders/columns/Amount", {"stype": "numerical"}),
+        ["orders", "`amount`", "`Amount`"],
+    ),
     "boolean of 2": (_values("orders", "is_gift", [0, 1, 2] * 20), ["is_gift", "2"]),
     "unknown target stype": (_change("tasks/churn/target_stype", "bolean"), ["churn", "bolean", "boolean"]),
     "unknown anchor table": (_change("tasks/churn/anchor_table", "customer"), ["churn", "customer", "customers"]),
@@ -69,6 +73,10 @@ BAD = {
     "unknown time": (_change("tasks/churn/observation_time_column", "obs"), ["churn", "obs"]),
     "empty query": (_change("tasks/churn/query", ""), ["churn", "query"]),
     "two statements": (_change("tasks/churn/query", "SELECT 1; SELECT 2"), ["churn", "one"]),
+    "no label table": (
+        lambda shop: shop.metadata["tasks"]["churn"].update(query=None, table="labels.parquet"),
+        ["churn", "labels.parquet"],
+    ),
     "unknown cell": (_change("tasks/country/target_column", "land"), ["country", "land"]),
     "null time": (
         _change(
@@ -99,18 +107,6 @@ def test_bad_input_is_named(shop, tmp_path: Path, case: str) -> None:
         assert word in message, message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop"]
     assert _digest(folder) == before
-
-
-def test_names_that_differ_by_case_need_no_sql(shop, tmp_path: Path) -> None:
-    shop.tables["orders"]["Amount"] = shop.tables["orders"]["amount"]
-    shop.metadata["tables"]["orders"]["columns"]["Amount"] = {"stype": "numerical"}
-    folder = shop.write()
-    with pytest.raises(SchemaError, match="columns `amount` and `Amount` differ only by case"):
-        preprocess(folder, tmp_path / "db")
-    for task in ("churn", "spend"):
-        del shop.metadata["tasks"][task]
-    shop.write()
-    assert len(preprocess(folder, tmp_path / "db").manifest.tables) == 3
 
 
 @pytest.mark.parametrize("damage", ["truncated", "zeros", "text", "empty"])

@@ -7,11 +7,16 @@ from functools import cache
 from rich.console import Console
 from rich.text import Text
 
+_PIPE_COLUMNS = 160
+
 
 @cache
 def output() -> Console:
     """Where results go."""
-    return Console(highlight=False)
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPE_COLUMNS
+    return console
 
 
 @cache

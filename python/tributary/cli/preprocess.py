@@ -77,6 +77,7 @@ def preprocess(
             print_plan(console(), plan(input_dir, output, embedder=maker, options=options, watcher=watcher))
             return
         outcome = run(input_dir, output, embedder=maker, options=options, watcher=watcher)
-    for warning in outcome.manifest.all_warnings:
-        watcher.warn(warning)
+    if not outcome.is_up_to_date:  # stages taken over from an earlier run have not spoken yet
+        for warning in outcome.manifest.all_warnings:
+            watcher.warn(warning)
     print_summary(console(), outcome)

@@ -66,7 +66,7 @@ def _print(console: "Console", context: dict[str, Any]) -> None:
     for row in context["rows"]:
         label = _row(row)
         trees.append(Tree(label) if row["from"] is None else trees[row["from"]].add(label))
-    console.print(trees[0], soft_wrap=True)
+    console.print(trees[0])
     counts = context["counts"]
     console.print(
         f"{counts['rows']} rows, {counts['cells']} of {counts['seq_len']} cells; linked but not shown:"

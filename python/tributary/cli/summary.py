@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -153,7 +153,8 @@ def _grid(*headers: str) -> Table:
     """A plain grid; a header that begins with `>` is right-aligned."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in headers:
-        grid.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
+        justify: Literal["left", "right"] = "right" if header.startswith(">") else "left"
+        grid.add_column(header.removeprefix(">"), justify=justify, overflow="fold")
     return grid
 
 

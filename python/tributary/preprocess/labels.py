@@ -43,7 +43,6 @@ class LabelQueries:
         scratch_dir: Path,
         limits: SqlLimits,
     ) -> None:
-        _refuse_names_sql_cannot_tell_apart(description, [task for task in tasks if task.query is not None])
         with_query = [(task, task.query) for task in tasks if task.query is not None]
         self._engine = SqlEngine(description.table_files(input_dir), scratch_dir, limits)
         outputs = self._engine.outputs(len(with_query))
@@ -117,31 +116,3 @@ def _needed_columns(task: TaskDescription, found: Sequence[str]) -> list[str]:
         if list(found).count(column) > 1:
             raise SchemaError(f"query of task `{task.name}`: the result has the column `{column}` more than once")
     return [*needed, _SPLIT_COLUMN] if _SPLIT_COLUMN in found and _SPLIT_COLUMN not in needed else needed
-
-
-def _refuse_names_sql_cannot_tell_apart(description: Description, tasks: Sequence[TaskDescription]) -> None:
-    """SQL ignores the case of names; two that differ by nothing else would silently become one."""
-    if not tasks:
-        return
-    pair = _collision(description.tables)
-    if pair:
-        raise SchemaError(
-            f"tables `{pair[0]}` and `{pair[1]}` differ only by case, which SQL cannot tell apart;"
-            f" rename one, or give task `{tasks[0].name}` a label table instead of a query"
-        )
-    for table, entry in description.tables.items():
-        pair = _collision(entry["columns"])
-        if pair:
-            raise SchemaError(
-                f"table `{table}`: columns `{pair[0]}` and `{pair[1]}` differ only by case, which SQL cannot tell"
-                f" apart; rename one, or give task `{tasks[0].name}` a label table instead of a query"
-            )
-
-
-def _collision(names: Iterable[str]) -> tuple[str, str] | None:
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(name.lower(), name)
-        if other != name:
-            return other, name
-    return None

@@ -271,7 +271,16 @@ class _Run:
     def _labels(self, task: TaskDescription, queries: LabelQueries) -> Path | None:
         if task.query is not None:
             return queries.run(task.name, self._watcher)
-        return None if task.table is None else self._input_dir / task.table
+        return self._label_file(task)
+
+    def _label_file(self, task: TaskDescription) -> Path | None:
+        """The ready labels of a task, if it has such."""
+        if task.table is None:
+            return None
+        path = self._input_dir / task.table
+        if not path.is_file():
+            raise SchemaError(f"task `{task.name}`: there is no file {path}; `table` names a parquet file of labels")
+        return path
 
     def _pass_on_warnings(self, report: str) -> None:
         for warning in json.loads(report)["warnings"]:
@@ -290,7 +299,8 @@ class _Run:
         expected = {ENCODE: encode}
         before = [encode]
         for place, task in enumerate(self._description.tasks):
-            labels = None if task.table is None else file_fingerprint(self._input_dir / task.table)
+            file = self._label_file(task)
+            labels = None if file is None else file_fingerprint(file)
             value = fingerprint(before, place, task.name, task.raw, labels)
             expected[task_stage(task.name)] = value
             if task.may_add_texts:
