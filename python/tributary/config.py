@@ -50,6 +50,9 @@ class DataSection(_Section):
 
     database: str = Field(description="folder of the processed database")
     tasks: tuple[str, ...] = Field((), description="tasks to train on; empty: every task of the database")
+    task_balance: float = Field(
+        0.5, ge=0.0, le=1.0, description="a task's share of batches grows with its seeds to this power; 0: equal shares"
+    )
     seq_len: int = Field(256, ge=8, description="cells per context")
     max_rows: int | None = Field(None, ge=1, description="rows per context; null: as many as cells")
     num_neighbors: int = Field(16, ge=0, description="children kept per row and foreign key")
@@ -106,7 +109,7 @@ class ObjectiveSection(_Section):
     masked_weight: float = Field(0.3, ge=0.0, description="weight of the masked cells' loss; the targets' weight is 1")
     null_weight: float = Field(0.1, ge=0.0, description="weight of the null loss inside the masked cells' loss")
     huber_delta: float = Field(
-        0.5, gt=0.0, description="standard deviations beyond which the loss of a number grows linearly"
+        0.1, gt=0.0, description="standard deviations beyond which the loss of a number grows linearly"
     )
     num_candidates: int = Field(
         512, ge=2, description="distinct values of a batch that a masked categorical or text cell is told apart from"

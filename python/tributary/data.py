@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import jax
@@ -18,9 +17,22 @@ import numpy as np
 from tributary import _headwater
 from tributary._headwater import BATCH_FIELDS, STYPES, Database
 from tributary.batch import Batch, DatabaseArrays
-from tributary.config import DataSection
+from tributary.config import DataSection, RunConfig
 
-__all__ = ["BATCH_FIELDS", "STYPES", "Database", "Loader", "Sampler", "database_arrays", "sampler_options"]
+__all__ = [
+    "BATCH_FIELDS",
+    "STYPES",
+    "Database",
+    "Loaded",
+    "Loader",
+    "Mixture",
+    "Sampler",
+    "database_arrays",
+    "fitted_size",
+    "sampler_options",
+    "task_mixture",
+    "trim",
+]
 
 
 class Sampler:
@@ -88,12 +100,12 @@ class Sampler:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 class BatchSource(Protocol):
-    """What a loader needs of a sampler."""
+    """What a loader needs: a sampler, or a mixture of them."""
 
     def __next__(self) -> Batch:
         """The next batch."""
@@ -105,6 +117,126 @@ class BatchSource(Protocol):
         """Continues from a state."""
 
 
+class Mixture:
+    """Batches of several samplers in turn, each cut to the size its contexts need.
+
+    The next batch comes from the sampler that is furthest behind its share, so the order is a pure function of the
+    number of batches drawn from each. One sampler per task lets short contexts stay short: a batch costs what its
+    longest context does.
+
+    Args:
+        samplers: by name.
+        shares: share of the batches of each name; any positive numbers.
+    """
+
+    def __init__(self, samplers: Mapping[str, Sampler], shares: Mapping[str, float]):
+        self._samplers, self._shares = dict(samplers), dict(shares)
+        self._sizes = {name: fitted_size(sampler) for name, sampler in self._samplers.items()}
+        self._counts = dict.fromkeys(self._samplers, 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch."""
+        name = min(self._counts, key=lambda name: (self._counts[name] + 1) / self._shares[name])
+        batch = next(self._samplers[name])
+        self._counts[name] += 1
+        return trim(batch, self._sizes[name])
+
+    def get_state(self) -> str:
+        """JSON to continue from: batches drawn and state of each sampler."""
+        states = {name: json.loads(sampler.get_state()) for name, sampler in self._samplers.items()}
+        return json.dumps({"counts": self._counts, "samplers": states})
+
+    def set_state(self, state: str) -> None:
+        """Continues from a state.
+
+        Raises:
+            ValueError: the state is of other tasks, or a sampler refuses its part.
+        """
+        parsed = json.loads(state)
+        if parsed["counts"].keys() != self._counts.keys():
+            raise ValueError(f"state of tasks {sorted(parsed['counts'])}, expected {sorted(self._counts)}")
+        for name, sampler in self._samplers.items():
+            sampler.set_state(json.dumps(parsed["samplers"][name]))
+        self._counts = dict(parsed["counts"])
+
+    def close(self) -> None:
+        """Stops the samplers; idempotent."""
+        for sampler in self._samplers.values():
+            sampler.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config: RunConfig) -> Mixture:
+    """The training batches of a run: a sampler per task, drawn from by `data.task_balance`."""
+    samplers = {
+        task["name"]: Sampler(
+            database,
+            [task["name"]],
+            split="train",
+            batch_size=config.train.batch_size,
+            shuffle=True,
+            rng_seed=config.run.seed,
+            **sampler_options(config.data),
+        )
+        for task in tasks
+    }
+    shares = {task["name"]: float(task["splits"]["train"]) ** config.data.task_balance for task in tasks}
+    return Mixture(samplers, shares)
+
+
+# --- Sizes -------------------------------------------------------------------------------------------------------
+
+NUM_PROBES = 8
+"""Batches that are looked at to learn how long the contexts of a sampler are."""
+
+
+def used_size(batch: Batch) -> tuple[int, int]:
+    """Cells and rows up to the last that is no padding in any context; at least 1."""
+    cells = np.flatnonzero((~batch.cell_is_padding).any(axis=0))
+    rows = np.flatnonzero((batch.row_table >= 0).any(axis=0))
+    return (int(cells[-1]) + 1 if len(cells) else 1, int(rows[-1]) + 1 if len(rows) else 1)
+
+
+def fitted_size(sampler: Sampler) -> tuple[int, int]:
+    """Cells (a multiple of 16) and rows (of 8) that nearly every batch of a sampler fits into.
+
+    Looks at a few batches spread over a pass, so it is the same for the same sampler.
+    """
+    steps = {probe * sampler.steps_per_epoch // NUM_PROBES for probe in range(NUM_PROBES)}
+    sizes = [used_size(sampler.batch(step)) for step in sorted(steps)] or [(1, 1)]
+    longest = [max(size[axis] for size in sizes) for axis in (0, 1)]
+    return _round_up(longest[0], 16), _round_up(longest[1], 8)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    """The next multiple after 5 % more than `size`."""
+    return -(-(size + size // 20) // multiple) * multiple
+
+
+def trim(batch: Batch, size: tuple[int, int]) -> Batch:
+    """The batch cut to (cells, rows) where nothing but padding is lost, else the batch as it is.
+
+    Two shapes per sampler, so the model is compiled twice at most; predictions do not depend on padding.
+    """
+    num_cells, num_rows = used_size(batch)
+    if num_cells > size[0] or num_rows > size[1]:
+        return batch
+    cuts = {"S": size[0], "R": size[1]}
+    fields = {name: axes[1] for name, (_, axes) in Batch.spec().items() if len(axes) > 1 and axes[1] in cuts}
+    return dataclasses.replace(batch, **{name: getattr(batch, name)[:, : cuts[axis]] for name, axis in fields.items()})
+
+
+# --- Devices -----------------------------------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True)
 class Loaded:
     """A batch on the host and on the device."""
@@ -113,14 +245,14 @@ class Loaded:
     device: Batch
     """Device fields only."""
     state: str
-    """State of the sampler before it drew this batch: whoever restores it gets this batch first."""
+    """State of the source before it drew this batch: whoever restores it gets this batch first."""
 
 
 class Loader:
     """Batches on a device, the transfer of the next one begun before the present one is used.
 
     Args:
-        source: a sampler.
+        source: a sampler or a mixture.
         device: where the device fields go.
     """
 
@@ -131,7 +263,7 @@ class Loader:
     def _load(self) -> Loaded | None:
         state = self._source.get_state()
         try:
-            host = next(self._source)  # type: ignore[call-overload]
+            host = self._source.__next__()
         except StopIteration:
             return None
         return Loaded(host, jax.device_put(host.device_fields(), self._device), state)
@@ -156,11 +288,12 @@ class Loader:
         self._source.set_state(state)
 
 
+# --- Database ----------------------------------------------------------------------------------------------------
+
+
 def sampler_options(config: DataSection) -> dict[str, Any]:
     """Options of the native sampler that training, validation and prediction share."""
-    names = ("seq_len", "max_rows", "num_neighbors", "strategy", "max_hops", "null_cells", "identifiers")
-    names += ("strict_time", "history", "threads", "prefetch")
-    return {name: getattr(config, name) for name in names}
+    return config.model_dump(exclude={"database", "tasks", "task_balance"})
 
 
 def database_arrays(database: Database) -> DatabaseArrays:

@@ -29,7 +29,7 @@ class Objective:
     """Weight of the masked cells' loss beside the targets'."""
     null_weight: float = 0.1
     """Weight of the null loss inside the masked cells' loss."""
-    huber_delta: float = 0.5
+    huber_delta: float = 0.1
     """Standard deviations beyond which the loss of a number grows linearly."""
     num_candidates: int = 512
     """Distinct values a masked categorical or text cell is told apart from."""

@@ -24,7 +24,7 @@ from flax import nnx
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
 from tributary.checkpoint import CheckpointError, Checkpoints
 from tributary.config import ConfigError, ModelConfig, RunConfig
-from tributary.data import Database, Sampler, database_arrays, sampler_options
+from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
 from tributary.losses import class_logits
 from tributary.model import RelationalTransformer
 from tributary.optim import evaluation_params, init_state
@@ -237,13 +237,15 @@ def _predicted_tables(
         run.database, [task], split=split, batch_size=size, shuffle=False, rng_seed=run.config.run.seed, **options
     )
     with sampler:
+        fitted = fitted_size(sampler)
         steps = spread_steps(sampler.steps_per_epoch, size, max_seeds)
         total = min(sampler.num_seeds, len(list(steps)) * size)
         done = 0
         # A whole pass is drawn ahead by the sampler's threads; a part of one is drawn step by step.
         batches = iter(sampler) if isinstance(steps, range) else (sampler.batch(step) for step in steps)
         for batch in batches:
-            outputs = jax.device_get(run.forward(run.params, jax.device_put(batch.device_fields()), run.arrays))
+            on_device = jax.device_put(trim(batch, fitted).device_fields())
+            outputs = jax.device_get(run.forward(run.params, on_device, run.arrays))
             table = _to_table(run, described, split, batch, outputs)
             done += table.num_rows
             if progress is not None:

@@ -23,7 +23,7 @@ from flax import nnx
 from tributary.batch import Batch, DatabaseArrays
 from tributary.checkpoint import Checkpoints, Kind, Progress, check_same_run
 from tributary.config import ConfigError, RunConfig
-from tributary.data import Database, Loaded, Loader, Sampler, database_arrays, sampler_options
+from tributary.data import Database, Loaded, Loader, database_arrays, task_mixture
 from tributary.journal import Journal, Pace, Position
 from tributary.losses import Objective, objective_loss
 from tributary.optim import evaluation_params, init_state, make_train_step
@@ -120,12 +120,9 @@ def train(
     train_step = make_train_step(loss_function, config.optimizer, config.run.seed)
     state = jax.device_put(init_state(params, config.optimizer), device)
 
-    # --- Sampler, resumption ----------------------------------------------------------------------------------------
-    names = [task["name"] for task in tasks]
-    size, seed = config.train.batch_size, config.run.seed
-    options = sampler_options(config.data)
-    sampler = Sampler(database, names, split="train", batch_size=size, shuffle=True, rng_seed=seed, **options)
-    loader = Loader(sampler, device)
+    # --- Batches, resumption ----------------------------------------------------------------------------------------
+    mixture = task_mixture(database, tasks, config)
+    loader = Loader(mixture, device)
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
     position = Position()
     identity = {"config": config.model_dump(mode="json"), "builds": {config.data.database: database.build_id}}
@@ -136,7 +133,7 @@ def train(
         loader.set_state(progress.sampler_state)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
     validator = Validator(database, tasks, config, make_forward(graphdef), device)
-    journal = Journal(run_dir, config, names, num_parameters, position)
+    journal = Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position)
     pace = Pace(position.elapsed_s)
     limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
 
@@ -165,7 +162,7 @@ def train(
     pending: tuple[Loaded, dict[str, jax.Array]] | None = None
     validation: Validation | None = None
     num_idle = 0
-    with Interruption() as interruption, sampler, validator:
+    with Interruption() as interruption, mixture, validator:
         try:
             while position.step < config.train.steps and position.elapsed_s < limit_s:
                 # Step
@@ -177,7 +174,7 @@ def train(
                 loss = _finite_loss(pending, position.step - 1)
                 pending, validation = (loaded, metrics), None
                 position.step += 1
-                position.elapsed_s = pace.tick(size)
+                position.elapsed_s = pace.tick(config.train.batch_size)
                 if position.step % config.train.log_every == 0:
                     loss = _finite_loss(pending, position.step - 1)
                     journal.write_step(position, jax.device_get(metrics), pace)

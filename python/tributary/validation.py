@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -19,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from tributary.batch import Batch, DatabaseArrays
 from tributary.config import RunConfig
-from tributary.data import Database, Sampler, sampler_options
+from tributary.data import Database, Sampler, fitted_size, sampler_options, trim
 from tributary.predict import Forward
 
 
@@ -73,6 +72,7 @@ class Validator:
             )
             for task in self._tasks
         }
+        self._sizes = {name: fitted_size(sampler) for name, sampler in self._samplers.items()}
 
     def validate(self, params: Any, arrays: DatabaseArrays, step: int) -> Validation:
         """Metrics of parameters on the device."""
@@ -86,7 +86,7 @@ class Validator:
         batches: list[Batch] = []
         outputs: list[dict[str, np.ndarray]] = []
         while sum(batch.batch_size for batch in batches) < size and len(batches) < sampler.steps_per_epoch:
-            batch = sampler.batch(len(batches))
+            batch = trim(sampler.batch(len(batches)), self._sizes[task["name"]])
             on_device = jax.device_put(batch.device_fields(), self._device)
             outputs.append(jax.device_get(self._forward(params, on_device, arrays)))
             batches.append(batch)
@@ -99,7 +99,7 @@ class Validator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(self, *exception: object) -> None:
         for sampler in self._samplers.values():
             sampler.close()
 

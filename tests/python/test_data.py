@@ -7,7 +7,7 @@ import pytest
 from fake_database import FakeDatabase, FakeSampler
 from synthetic_batch import synthetic_batch
 from tributary.batch import HOST_FIELDS, Batch
-from tributary.data import BATCH_FIELDS, Loader, database_arrays
+from tributary.data import BATCH_FIELDS, Loader, Mixture, database_arrays, trim
 
 
 def arrays():
@@ -74,3 +74,32 @@ def test_database_arrays_follow_the_manifest():
     np.testing.assert_allclose(found.column_offset[12], np.log((true_share + 0.5) / (64.5 - true_share)), rtol=1e-6)
     np.testing.assert_array_equal(found.foreign_key_vectors[0], found.column_vectors[3])
     np.testing.assert_array_equal(found.foreign_key_vectors[3], found.column_vectors[12])
+
+
+def test_a_trimmed_batch_loses_nothing_but_padding():
+    batch = synthetic_batch(0, seq_len=64, max_rows=12)
+    cut = trim(batch, (48, 12))
+    assert cut.cell_value.shape == (4, 48)
+    assert cut.cell_calendar.shape == (4, 48, 7)
+    assert cut.row_parents.shape == (4, 12, 2)
+    assert batch.cell_is_padding[:, 48:].all()
+    Batch.from_arrays({field.name: getattr(cut, field.name) for field in dataclasses.fields(cut)})
+    assert trim(batch, (16, 12)) is batch
+
+
+def test_a_mixture_keeps_its_shares_and_continues_from_its_state():
+    def mixture():
+        samplers = {name: FakeSampler(None, [name], batch_size=4) for name in ("numerical", "boolean")}
+        return Mixture(samplers, {"numerical": 3.0, "boolean": 1.0})
+
+    first = mixture()
+    tasks = [next(first).seed_task[0] for _ in range(8)]
+    assert tasks.count(0) == 6
+    state = first.get_state()
+    again = mixture()
+    again.set_state(state)
+    for _ in range(3):
+        np.testing.assert_array_equal(next(first).cell_value, next(again).cell_value)
+    other = Mixture({"numerical": FakeSampler(None, ["numerical"])}, {"numerical": 1.0})
+    with pytest.raises(ValueError, match="state of tasks"):
+        other.set_state(state)

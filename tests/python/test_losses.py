@@ -80,7 +80,7 @@ def test_target_loss_by_hand():
     assert int(parts["num_unknown_classes"]) == 1
 
 
-def _huber(error, delta=0.5):
+def _huber(error, delta=0.1):
     return error**2 / (2 * delta) if abs(error) <= delta else abs(error) - delta / 2
 
 
@@ -146,7 +146,7 @@ def test_one_batch_is_learnt_by_heart():
     batch = synthetic_batch(3, batch_size=8).device_fields()
     model = RelationalTransformer(TINY, 16, rngs=nnx.Rngs(0))
     graphdef, state = nnx.split(model, nnx.Param)
-    objective = Objective(mask_rate=0.0)
+    objective = Objective(mask_rate=0.0, huber_delta=0.5)
 
     def loss(params, batch, arrays, key):
         return objective_loss(nnx.merge(graphdef, params), batch, arrays, key, objective)

@@ -115,7 +115,7 @@ def _check_predictions(run_dir, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path, monkeypatch):
-    monkeypatch.setattr(FakeSampler, "poisoned_step", 4)
+    monkeypatch.setattr(FakeSampler, "poisoned_step", 1)  # the second batch of the first of four tasks
     with pytest.raises(TrainingError, match=r"step 4: loss nan.*\(task id, seed index\)"):
         train(config(tmp_path, "train.log_every=100"))
     assert Checkpoints(tmp_path / "run").steps("last")[-1] == 4
