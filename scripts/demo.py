@@ -29,8 +29,8 @@ CONFIG = "configs/demo.yaml"
 RUN = "runs/demo"
 REPORT = f"{RUN}/report.html"
 TASK = "flight-late"
-EVALUATED = 4000
-PREDICTED = 2000
+EVALUATED = 3000
+PREDICTED = 1000
 
 
 def stages(tributary: str) -> list[tuple[str, list[str]]]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Regime = Literal["seed-time", "frozen"]
 REGIMES: tuple[Regime, ...] = ("seed-time", "frozen")
 FILE = "evaluation.json"
+PART_BATCH_SIZE = 8
 
 _FITS: dict[str, Callable[..., baselines.Baseline]] = {
     "constant": baselines.constant,
@@ -76,6 +77,7 @@ def evaluate(
         task,
         split,  # type: ignore[arg-type]  # resolve_cutoff has checked it
         max_seeds=max_seeds,
+        batch_size=_batch_size(loaded, split, max_seeds),
         database_cutoff=cutoff,
         progress=None if progress is None else lambda done, total: progress("predict", done, total),
     )
@@ -95,6 +97,16 @@ def evaluate(
     result["rows_file"] = f"evaluation/{task}.{split}.{regime}.parquet"
     keep(run.path, result, rows)
     return result
+
+
+def _batch_size(task: Task, split: str, max_seeds: int | None) -> int | None:
+    """Contexts at a time: the run's own for a whole split, few for a part of it.
+
+    A part is made of whole batches of neighbouring seeds, which are alike (flights of one hour); small batches make
+    it fairer.
+    """
+    is_part = max_seeds is not None and max_seeds < int((task.split == baselines.SPLITS[split]).sum())
+    return PART_BATCH_SIZE if is_part else None
 
 
 def resolve_cutoff(task: Task, split: str, regime: str, database_cutoff: int | None) -> int | None:
