@@ -182,21 +182,43 @@ pub(super) fn moments(array: &dyn Array) -> Decoded<Column<i64>> {
         }
         DataType::Date32 => read(array.as_primitive::<Date32Type>(), |value| i64::from(value).checked_mul(DAY_US)),
         DataType::Date64 => read(array.as_primitive::<Date64Type>(), |value| value.checked_mul(1000)),
-        DataType::Utf8View => {
-            let texts = array.as_string_view();
-            let of = |(row, text): (usize, Option<&str>)| match text {
-                None => Ok(NO_TIME),
-                Some(text) => timestamp::parse(text).ok_or_else(|| {
-                    let shown = shorten(text);
+        DataType::Utf8View | DataType::BinaryView => {
+            let mut values = Vec::with_capacity(array.len());
+            each_text(array, |text| {
+                let Some(text) = text else {
+                    values.push(NO_TIME);
+                    return Ok(());
+                };
+                let time = timestamp::parse(text).ok_or_else(|| {
                     let expected = "expected a date or time as 2020-01-31 or 2020-01-31 12:00:00";
-                    BadCell { row, message: format!("`{shown}` is not a timestamp; {expected}") }
-                }),
-            };
-            Column { values: texts.iter().enumerate().map(of).collect::<Decoded<_>>()?, unusable: 0 }
+                    format!("`{}` is not a timestamp; {expected}", shorten(text))
+                })?;
+                values.push(time);
+                Ok(())
+            })?;
+            Column { values, unusable: 0 }
         }
         DataType::Null => Column { values: vec![NO_TIME; array.len()], unusable: 0 },
         _ => return Err(unexpected(array)),
     })
+}
+
+/// Calls `emit` with every string, or `None` for a null; bytes must be UTF-8.
+fn each_text(array: &dyn Array, mut emit: impl FnMut(Option<&str>) -> Result<(), String>) -> Decoded<()> {
+    let at = |row| move |message| BadCell { row, message };
+    if let Some(texts) = array.as_string_view_opt() {
+        return texts.iter().enumerate().try_for_each(|(row, text)| emit(text).map_err(at(row)));
+    }
+    let bytes = array.as_binary_view_opt().ok_or_else(|| unexpected(array))?;
+    bytes.iter().enumerate().try_for_each(|(row, bytes)| {
+        let text = bytes.map(utf8).transpose().map_err(at(row))?;
+        emit(text).map_err(at(row))
+    })
+}
+
+/// Bytes as the string they must be.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| "bytes that are not UTF-8; write the column as UTF-8 strings".to_owned())
 }
 
 /// A user's text in a message, cut to a bearable length.
@@ -212,17 +234,19 @@ pub(super) fn shorten(text: &str) -> String {
 pub(super) fn texts(array: &dyn Array) -> Decoded<BatchTexts> {
     let mut found = BatchTexts::new(String::new(), array.len());
     match array.data_type() {
-        DataType::Utf8View => {
-            for text in array.as_string_view() {
-                let id = text.map_or(NO_TEXT, |text| found.intern(text.as_bytes()));
-                found.ids.push(id);
-            }
-        }
         DataType::Null => found.ids.resize(array.len(), NO_TEXT),
-        _ => return Err(unexpected(array)),
+        _ => intern_all(array, &mut found)?,
     }
     found.seal();
     Ok(found)
+}
+
+fn intern_all(array: &dyn Array, found: &mut BatchTexts) -> Decoded<()> {
+    each_text(array, |text| {
+        let id = text.map_or(NO_TEXT, |text| found.intern(text.as_bytes()));
+        found.ids.push(id);
+        Ok(())
+    })
 }
 
 /// Categories as `<column> is <value>`; numbers in their shortest form, so that 1 and 1.0 are one category.
@@ -230,11 +254,8 @@ pub(super) fn categories(array: &dyn Array, column: &str) -> Decoded<(BatchTexts
     let mut found = BatchTexts::new(format!("{column} is "), array.len());
     let unusable = match array.data_type() {
         DataType::Dictionary(..) => categories_of_dictionary(array, &mut found)?,
-        DataType::Utf8View => {
-            for text in array.as_string_view() {
-                let id = text.map_or(NO_TEXT, |text| found.intern(text.as_bytes()));
-                found.ids.push(id);
-            }
+        DataType::Utf8View | DataType::BinaryView => {
+            intern_all(array, &mut found)?;
             0
         }
         DataType::Boolean => {

@@ -15,7 +15,7 @@ use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::decode::{hex, shorten};
+use super::decode::{hex, shorten, utf8};
 use super::kind::ValueKind;
 use super::source::TableSource;
 use crate::csr::NO_PARENT;
@@ -129,6 +129,11 @@ pub(super) fn each_key(array: &dyn Array, mut emit: impl FnMut(KeyRef<'_>)) -> R
         }),
         DataType::Utf8View => {
             array.as_string_view().iter().for_each(|text| emit(text.map_or(KeyRef::Null, KeyRef::Text)));
+        }
+        DataType::BinaryView => {
+            for bytes in array.as_binary_view() {
+                emit(bytes.map(utf8).transpose()?.map_or(KeyRef::Null, KeyRef::Text));
+            }
         }
         DataType::FixedSizeBinary(_) => {
             array.as_fixed_size_binary().iter().for_each(|bytes| match bytes {

@@ -17,7 +17,7 @@ pub(super) enum ValueKind {
     Moment,
     /// Times of day and durations.
     Clock,
-    /// Strings of every layout, and bytes that are read as UTF-8.
+    /// Strings of every layout, and bytes that must be UTF-8 (read as `BinaryView`).
     Text,
     /// Other bytes.
     Bytes,
@@ -47,10 +47,8 @@ impl ValueKind {
             | DataType::Decimal256(..) => Self::Number,
             DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => Self::Moment,
             DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) => Self::Clock,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
-            DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-                Self::Bytes
-            }
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::BinaryView => Self::Text,
+            DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary => Self::Bytes,
             DataType::Dictionary(_, value) => Self::of(value),
             DataType::Interval(_)
             | DataType::List(_)

@@ -352,11 +352,12 @@ fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is
             Some(Stype::Categorical) => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
             _ => DataType::Utf8View,
         },
-        // Strings without their annotation, as some writers leave them; other bytes are refused when they are read.
+        // Strings without their annotation, as some writers leave them. The parquet crate would not check that they are
+        // UTF-8, so they stay bytes here and are checked cell by cell.
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView
             if is_key || column.stype != Some(Stype::Identifier) =>
         {
-            DataType::Utf8View
+            DataType::BinaryView
         }
         other => other.clone(),
     }
