@@ -1,7 +1,10 @@
 //! Integration tests: one binary, a module per subject.
+#![allow(clippy::unwrap_used)]
 
+mod encode;
 mod inspect;
 mod sampler;
+mod schema;
 mod shop;
 mod tasks;
 mod tiny;
