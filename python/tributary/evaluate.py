@@ -206,15 +206,16 @@ def keep(run_dir: Path | str, result: dict[str, Any], rows: pa.Table) -> None:
     pq.write_table(rows, partial)
     os.replace(partial, path)
     same = ("task", "split", "regime")
-    others = [old for old in load(folder) if any(old[field] != result[field] for field in same)]
-    text = json.dumps({"evaluations": [*others, result]}, indent=1, allow_nan=False)
+    kept = {tuple(old[field] for field in same): old for old in load(folder)}
+    kept[tuple(result[field] for field in same)] = result
+    text = json.dumps({"evaluations": list(kept.values())}, indent=1, allow_nan=False)
     partial = folder / f".{FILE}.partial"
     partial.write_text(text + "\n", encoding="utf-8")
     os.replace(partial, folder / FILE)
 
 
 def load(run_dir: Path | str) -> list[dict[str, Any]]:
-    """The evaluations kept in a run's folder, oldest first; none where it was never evaluated."""
+    """The evaluations kept in a run's folder, in the order they were first made; none where it was never evaluated."""
     path = Path(run_dir) / FILE
     if not path.is_file():
         return []

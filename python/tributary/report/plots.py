@@ -33,7 +33,7 @@ _VARIABLES = {
 }
 INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE = _VARIABLES
 COLORS = {"model": MODEL, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
-LABELS = {"model": "model", "lightgbm": "LightGBM", "entity": "per-entity mean", "constant": "constant"}
+LABELS = {"model": "model", "lightgbm": "LightGBM", "entity": "entity's past", "constant": "constant"}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
