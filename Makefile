@@ -20,7 +20,7 @@ help: ## list the verbs
 
 setup: $(VENV)/.ready ## make the Python environment in .venv
 
-$(VENV)/.ready: constraints.txt pyproject.toml scripts/setup.py
+$(VENV)/.ready: constraints.txt pyproject.toml scripts/setup.py scripts/weights.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) scripts/setup.py $(VENV)
 	touch $@

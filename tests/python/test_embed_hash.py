@@ -68,7 +68,7 @@ def test_vectors_are_those_of_the_named_version() -> None:
 
 
 def test_unknown_embedder_is_named_with_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"unknown embedder `hsah`; did you mean `hash`\? \(available: hash\)"):
+    with pytest.raises(ValueError, match=r"unknown embedder `hsah`; did you mean `hash`\? \(available: .*hash.*\)"):
         make_embedder("hsah")
 
 

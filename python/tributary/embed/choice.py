@@ -5,11 +5,13 @@ from difflib import get_close_matches
 
 from tributary.embed.feature_hash import FeatureHashEmbedder
 from tributary.embed.interface import Embedder
+from tributary.embed.local import LocalEmbedder
 
 DEFAULT_DIMENSION = 256
 
 EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
     "hash": FeatureHashEmbedder,
+    "local": LocalEmbedder,
 }
 
 
@@ -25,6 +27,7 @@ def make_embedder(name: str, *, dimension: int = DEFAULT_DIMENSION) -> Embedder:
 
     Raises:
         ValueError: No embedder has this name, or it cannot make vectors of this length.
+        FileNotFoundError: The files of its model are not there.
 
     Example:
         >>> make_embedder("hash", dimension=64).identity["dimension"]

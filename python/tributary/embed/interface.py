@@ -4,8 +4,8 @@ An embedder turns texts into vectors of length one. Its identity says everything
 text: equal identities mean equal vectors, so the identity is what caches and stage fingerprints are keyed by.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from collections.abc import Iterator, Sequence
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,12 @@ class Identity(TypedDict):
     kind: str
     model: str
     dimension: int
+    weights: NotRequired[str]
+    """sha256 of the model's weights."""
+    projection: NotRequired[str]
+    """sha256 of the map that reduced the model's vectors to `dimension`."""
+    reduction: NotRequired[str]
+    """How the vectors of an endpoint came to `dimension`, when it was not the endpoint that did it."""
 
 
 class Embedder(Protocol):
@@ -39,6 +45,34 @@ class Embedder(Protocol):
             float32 [len(texts), dimension], every row of length one.
         """
         ...
+
+
+Part = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Places of some texts in a list, int64 [n], and their vectors, float32 [n, dimension]."""
+
+
+@runtime_checkable
+class PartwiseEmbedder(Embedder, Protocol):
+    """An embedder that hands out vectors while others are still being made."""
+
+    def embed_parts(self, texts: Sequence[str]) -> Iterator[Part]:
+        """The vectors of some texts, in any order; every text comes exactly once."""
+        ...
+
+
+def assembled(num_texts: int, dimension: int, parts: Iterator[Part]) -> npt.NDArray[np.float32]:
+    """The vectors of parts in the order of the texts: float32 [num_texts, dimension]."""
+    vectors = np.empty((num_texts, dimension), dtype=np.float32)
+    for members, part in parts:
+        vectors[members] = part
+    return vectors
+
+
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Vectors scaled to length one: float32 of the same shape."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    scaled: npt.NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
+    return scaled
 
 
 def checked_vectors(

@@ -2,20 +2,33 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tributary import _headwater
-from tributary.embed import Embedder, checked_vectors
+from tributary.embed import CachedEmbedder, Embedder, checked_vectors, through_cache
 from tributary.preprocess.progress import Watcher
 
 _BATCH_TEXTS = 16_384
 _IN_MEMORY_BYTES = 256 << 20
 
 
-def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher: Watcher) -> None:
+@dataclass(frozen=True)
+class EmbedCounts:
+    """Where the vectors of a database came from."""
+
+    found: int
+    """Texts whose vectors were in the cache."""
+
+    made: int
+    """Texts whose vectors were made."""
+
+
+def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher: Watcher) -> EmbedCounts:
     """Embeds the vocabulary and the columns of a staged database and writes both files of vectors.
 
     Args:
@@ -23,18 +36,23 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
         embedder: What makes the vectors.
         scratch_dir: Holds vectors that outgrow memory until they are written.
         watcher: Told of texts embedded.
+
+    Returns:
+        How many vectors were found in the cache and how many were made.
     """
     identity = json.dumps(embedder.identity, sort_keys=True)
-    phrases = _headwater.column_phrases(folder)
-    vectors = _vectors(embedder, phrases, "columns", scratch_dir, watcher)
-    _headwater.write_embeddings(folder, "column", vectors, identity)
-    texts = _headwater.vocab_texts(folder)
-    vectors = _vectors(embedder, texts, "vocabulary", scratch_dir, watcher)
-    _headwater.write_embeddings(folder, "vocab", vectors, identity)
+    with through_cache(embedder) as cached:
+        phrases = _headwater.column_phrases(folder)
+        vectors = _vectors(cached, phrases, "columns", scratch_dir, watcher)
+        _headwater.write_embeddings(folder, "column", vectors, identity)
+        texts = _headwater.vocab_texts(folder)
+        vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
+        _headwater.write_embeddings(folder, "vocab", vectors, identity)
+        return EmbedCounts(cached.num_found, cached.num_made)
 
 
 def _vectors(
-    embedder: Embedder, texts: Sequence[str], item: str, scratch_dir: Path, watcher: Watcher
+    embedder: CachedEmbedder, texts: Sequence[str], item: str, scratch_dir: Path, watcher: Watcher
 ) -> npt.NDArray[np.float16]:
     shape = (len(texts), embedder.identity["dimension"])
     vectors: npt.NDArray[np.float16]
@@ -44,6 +62,11 @@ def _vectors(
         vectors = np.memmap(scratch_dir / f"{item}.f16", dtype=np.float16, mode="w+", shape=shape)
     for start in range(0, len(texts), _BATCH_TEXTS):
         batch = texts[start : start + _BATCH_TEXTS]
-        vectors[start : start + len(batch)] = checked_vectors(embedder, batch, embedder.embed(batch))
-        watcher.progress(item, start + len(batch), len(texts), "texts")
+        report = partial(_report, watcher, item, start, len(texts))
+        vectors[start : start + len(batch)] = checked_vectors(embedder, batch, embedder.embed(batch, report))
+        report(len(batch))
     return vectors
+
+
+def _report(watcher: Watcher, item: str, before: int, total: int, done: int) -> None:
+    watcher.progress(item, before + done, total, "texts")

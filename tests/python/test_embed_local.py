@@ -1,0 +1,156 @@
+"""The local model: the right vectors, from verified files, depending on the text alone."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tributary.embed import LocalEmbedder, checked_vectors, make_embedder
+from tributary.embed.phrases import normalised
+from tributary.embed.projection import projection, projection_sha, reduced
+from tributary.embed.weights import FOLDER_VARIABLE, SHA256, find_weights
+from tributary.errors import SchemaError
+
+TEXTS = [
+    "carrier is Delta",
+    "",
+    "color is red",
+    "name of customers: what the customer calls itself",
+    "订单",
+    "İstanbul e\u0301té \x00 \ud800",
+    "N14228",
+    "a very long story " * 120,
+]
+
+
+@pytest.fixture(scope="module")
+def full() -> LocalEmbedder:
+    return LocalEmbedder(384)
+
+
+@pytest.fixture(scope="module")
+def vectors(full: LocalEmbedder) -> np.ndarray:
+    return full.embed(TEXTS)
+
+
+def _reference(tensors: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:
+    """The vector of one text in float64, one head after the other, without padding."""
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+        return x * tensors[f"{name}.LayerNorm.weight"] + tensors[f"{name}.LayerNorm.bias"]
+
+    def dense(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ tensors[f"{name}.weight"].T.astype(np.float64) + tensors[f"{name}.bias"]
+
+    embeddings = [tensors[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")]
+    x = embeddings[0][ids].astype(np.float64) + embeddings[1][: len(ids)] + embeddings[2][0]
+    x = norm(x, "embeddings")
+    erf = np.vectorize(math.erf)
+    for idx in range(6):
+        layer = f"encoder.layer.{idx}"
+        q, k, v = (dense(x, f"{layer}.attention.self.{part}") for part in ("query", "key", "value"))
+        heads = []
+        for start in range(0, 384, 32):
+            part = slice(start, start + 32)
+            weights = np.exp(q[:, part] @ k[:, part].T / math.sqrt(32))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, part])
+        x = norm(x + dense(np.concatenate(heads, -1), f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+        hidden = dense(x, f"{layer}.intermediate.dense")
+        hidden = hidden * 0.5 * (1 + erf(hidden / math.sqrt(2)))
+        x = norm(x + dense(hidden, f"{layer}.output.dense"), f"{layer}.output")
+    pooled = x.mean(0)
+    return pooled / np.linalg.norm(pooled)
+
+
+def test_vectors_are_those_of_the_model(full: LocalEmbedder, vectors: np.ndarray) -> None:
+    tensors = load_file(find_weights() / "model.safetensors")
+    tokens = full.token_ids(TEXTS)
+    assert tokens[0] == [101, 6839, 2003, 7160, 102]
+    assert len(tokens[-1]) == 256
+    for ids, vector in zip(tokens[:4], vectors, strict=False):
+        np.testing.assert_allclose(vector, _reference(tensors, ids), atol=2e-6)
+
+
+def test_vectors_have_length_one_and_tell_texts_apart(full: LocalEmbedder, vectors: np.ndarray) -> None:
+    checked_vectors(full, TEXTS, vectors)
+    assert len({vector.tobytes() for vector in vectors}) == len(TEXTS)
+    assert full.embed([]).shape == (0, 384)
+
+
+def test_no_text_influences_another(full: LocalEmbedder, vectors: np.ndarray) -> None:
+    backwards = full.embed(TEXTS[::-1])
+    assert backwards[::-1].tobytes() == vectors.tobytes()
+    crowd = [f"color is {idx}" for idx in range(500)] + TEXTS
+    assert full.embed(crowd)[500:].tobytes() == vectors.tobytes()
+    assert full.embed(TEXTS[:1]).tobytes() == vectors[:1].tobytes()
+
+
+def test_number_of_threads_and_cores_does_not_matter(full: LocalEmbedder) -> None:
+    script = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from tributary.embed import LocalEmbedder\n"
+        "texts = [f'color is {idx}' for idx in range(300)]\n"
+        "sys.stdout.buffer.write(LocalEmbedder(384, threads=3).embed(texts).tobytes())"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=100).stdout
+    assert elsewhere == full.embed([f"color is {idx}" for idx in range(300)]).tobytes()
+
+
+def test_white_space_and_unicode_forms_are_one_text(full: LocalEmbedder) -> None:
+    same = full.embed(["the café", "  the\tcafe\u0301\n"])
+    assert same[0].tobytes() == same[1].tobytes()
+    assert normalised(" a \u2028 b\x00c\ud800") == "a b c\ufffd"
+
+
+def test_meaning_decides_what_is_near(full: LocalEmbedder) -> None:
+    doctor, physician, tractor = full.embed(["doctor", "physician", "tractor"])
+    assert doctor @ physician > 0.8
+    assert doctor @ tractor < 0.4
+
+
+def test_smaller_dimensions_come_from_the_frozen_projection(full: LocalEmbedder, vectors: np.ndarray) -> None:
+    embedder = make_embedder("local", dimension=64)
+    np.testing.assert_allclose(embedder.embed(TEXTS[:1]), reduced(vectors[:1], 64), atol=1e-6)
+    assert embedder.identity == {
+        "kind": "local",
+        "model": "all-MiniLM-L6-v2",
+        "dimension": 64,
+        "weights": SHA256["model.safetensors"],
+        "projection": projection_sha(),
+    }
+    assert "projection" not in full.identity
+
+
+def test_the_projection_is_the_frozen_one() -> None:
+    """Databases remember it: another file is another space."""
+    assert projection_sha() == "1cc26edfc8bb5f3fb948c29594b6453e88e0a8db9a3fd44018fe353b793af55d"
+    columns = projection(256)
+    np.testing.assert_allclose(columns.T @ columns, np.eye(256), atol=2e-3)
+    with pytest.raises(ValueError, match="between 8 and 256, or 384, found 300"):
+        projection(300)
+
+
+def test_missing_weights_are_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, os.fspath(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"make setup.*TRIBUTARY_MINILM.*--embedder hash") as caught:
+        make_embedder("local")
+    assert caught.value.filename == os.fspath(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("damaged", SHA256)
+def test_other_files_are_refused(damaged: str, tmp_path: Path) -> None:
+    for name in SHA256:
+        if name == damaged:
+            (tmp_path / name).write_bytes(b"{}")
+        else:
+            (tmp_path / name).symlink_to(find_weights() / name)
+    found = hashlib.sha256(b"{}").hexdigest()
+    with pytest.raises(SchemaError, match=f"{damaged}: expected the file .* found {found}.*make setup"):
+        LocalEmbedder(256, folder=tmp_path).embed(["a"])
