@@ -245,27 +245,34 @@ fn moments_that_do_not_fit_are_counted_never_wrapped() {
     assert_eq!(moments(array(Date32Array::from(vec![i32::MAX]))), [None]);
 }
 
-#[test]
-fn int96_beyond_the_range_of_nanoseconds() {
+/// One table with one INT96 column: a millisecond after midnight of these days since 1970-01-01.
+fn int96(days: &[i64]) -> Input {
     let input = Input::new(r#""t": {"columns": {"x": {"stype": "timestamp"}}}"#);
-    let message = "message schema { required int96 x; }";
-    let schema = Arc::new(parquet::schema::parser::parse_message_type(message).unwrap());
+    let schema = Arc::new(parquet::schema::parser::parse_message_type("message schema { required int96 x; }").unwrap());
     let file = File::create(input.path().join("t.parquet")).unwrap();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let day = |days: i64| {
+    let moment = |&days: &i64| {
         let mut value = Int96::new();
         value.set_data(1_000_000, 0, (2_440_588 + days) as u32);
         value
     };
-    column.typed::<Int96Type>().write_batch(&[day(0), day(2_932_896)], None, None).unwrap();
+    let moments: Vec<Int96> = days.iter().map(moment).collect();
+    column.typed::<Int96Type>().write_batch(&moments, None, None).unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();
-    let (database, _) = input.encode();
+    input
+}
+
+#[test]
+fn int96_reaches_beyond_nanoseconds_but_never_wraps() {
+    let (database, _) = int96(&[0, 2_932_896]).encode();
     let expected = [1000, 2_932_896 * DAY + 1000].map(|time| Some(Cell::Timestamp(time)));
     assert_eq!(cells(&database, 0, 0), expected, "1970-01-01 and 9999-12-31");
+    let error = int96(&[0, 107_000_000]).error();
+    assert!(error.contains("column `x`, file `t.parquet`: row 1: a moment beyond the range"), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod files;
 mod fingerprint;
 mod graph;
 mod guard;
+mod int96;
 mod keys;
 mod kind;
 mod labels;

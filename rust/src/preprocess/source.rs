@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::files::{PartFile, part_files};
 use super::guard::guarded;
+use super::int96::first_beyond;
 use super::kind::ValueKind;
 use crate::error::{Error, Result, suggestion};
 use crate::schema::{ColumnSchema, TableSchema};
@@ -251,7 +252,24 @@ impl Part {
         }
         let metadata = with_read_types(&inferred, table, &roots)
             .map_err(|error| Error::schema(place, format!("cannot read the columns: {error}")))?;
-        Ok(Self { file, metadata, roots })
+        let part = Self { file, metadata, roots };
+        part.check_int96(table)?;
+        Ok(part)
+    }
+
+    /// Refuses INT96 moments that do not fit into microseconds.
+    fn check_int96(&self, table: &TableSchema) -> Result<()> {
+        for (column, root) in table.columns.iter().zip(&self.roots) {
+            let Some(root) = root.filter(|&root| is_int96(&self.metadata, root)) else { continue };
+            let place = format!("table `{}`, column `{}`, file `{}`", table.name, column.name, self.file.name);
+            let file = File::open(&self.file.path).map_err(|source| Error::io(&self.file.path, source))?;
+            let beyond = first_beyond(file, &self.metadata, root).map_err(|error| Error::schema(&place, error))?;
+            if let Some(row) = beyond {
+                let message = format!("row {row}: a moment beyond the range of microseconds; make it null");
+                return Err(Error::schema(place, message));
+            }
+        }
+        Ok(())
     }
 
     /// Rows, when the row groups add up to what the footer says of the file.
@@ -331,16 +349,30 @@ fn with_read_types(
     table: &TableSchema,
     roots: &[Option<usize>],
 ) -> parquet::errors::Result<ArrowReaderMetadata> {
-    let mut fields: Vec<Arc<Field>> = inferred.schema().fields().iter().cloned().collect();
-    let physical = inferred.parquet_schema().root_schema().get_fields();
-    for (column, root) in table.columns.iter().zip(roots) {
-        let Some(root) = *root else { continue };
-        let is_int96 = physical[root].is_primitive() && physical[root].get_physical_type() == PhysicalType::INT96;
-        let read = read_type(table, column, fields[root].data_type(), is_int96);
-        fields[root] = Arc::new(fields[root].as_ref().clone().with_data_type(read));
+    let columns = table.columns.iter().zip(roots).filter_map(|(column, root)| Some((column, (*root)?)));
+    let types = columns.map(|(column, root)| {
+        let inferred_type = inferred.schema().field(root).data_type();
+        (root, read_type(table, column, inferred_type, is_int96(inferred, root)))
+    });
+    with_types(inferred, types)
+}
+
+fn is_int96(metadata: &ArrowReaderMetadata, root: usize) -> bool {
+    let field = &metadata.parquet_schema().root_schema().get_fields()[root];
+    field.is_primitive() && field.get_physical_type() == PhysicalType::INT96
+}
+
+/// The same file, with some columns (by their position in it) read as other types.
+pub(super) fn with_types(
+    metadata: &ArrowReaderMetadata,
+    types: impl IntoIterator<Item = (usize, DataType)>,
+) -> parquet::errors::Result<ArrowReaderMetadata> {
+    let mut fields: Vec<Arc<Field>> = metadata.schema().fields().iter().cloned().collect();
+    for (root, data_type) in types {
+        fields[root] = Arc::new(fields[root].as_ref().clone().with_data_type(data_type));
     }
-    let schema = Arc::new(arrow_schema::Schema::new_with_metadata(fields, inferred.schema().metadata().clone()));
-    ArrowReaderMetadata::try_new(inferred.metadata().clone(), ArrowReaderOptions::new().with_schema(schema))
+    let schema = Arc::new(arrow_schema::Schema::new_with_metadata(fields, metadata.schema().metadata().clone()));
+    ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new().with_schema(schema))
 }
 
 fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is_int96: bool) -> DataType {
