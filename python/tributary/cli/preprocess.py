@@ -18,7 +18,12 @@ def preprocess(
         typer.Option(help="Another description than IN/metadata.json.", rich_help_panel=_DATA),
     ] = None,
     embedder: Annotated[
-        str, typer.Option(help="What turns texts into vectors: `hash` (feature hashing).", rich_help_panel=_DATA)
+        str,
+        typer.Option(
+            help="What turns texts into vectors: `local` (a sentence encoder in this process) or `hash` (feature"
+            " hashing, which knows no meaning).",
+            rich_help_panel=_DATA,
+        ),
     ] = "hash",
     strict: Annotated[
         bool, typer.Option("--strict", help="A dangling foreign key is an error.", rich_help_panel=_DATA)

@@ -29,6 +29,8 @@ def print_summary(console: Console, outcome: "Outcome") -> None:
     seconds = ", ".join(f"{stage} {value:.1f} s" for stage, value in outcome.seconds.items())
     size = sum(manifest.files.values())
     _say(console, f"{outcome.output}: {_bytes(size)}, {manifest.num_texts:,} texts, {seconds}")
+    if outcome.vectors is not None and outcome.vectors.found:
+        _say(console, f"vectors: {outcome.vectors.found:,} found in the cache, {outcome.vectors.made:,} made")
     if outcome.reused:
         _say(console, f"taken over from an earlier run: {', '.join(outcome.reused)}")
     _say(console, f"next: tributary inspect {outcome.output}")

@@ -220,7 +220,10 @@ class CachedEmbedder:
             return self._embedder.embed(texts)
         keys = [text_key(text) for text in texts]
         known = self._cache.find(self._space, list(dict.fromkeys(keys)))
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        missing: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            if key not in known:
+                missing.setdefault(key, text)
         found = sum(key in known for key in keys)
         self.num_found += found
         report(found)

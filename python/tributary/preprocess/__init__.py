@@ -11,19 +11,22 @@ from tributary.preprocess.pipeline import (
     verify,
 )
 
-# what a task's SQL may take, and who watches
+# who watches, new vectors for what was made, what a task's SQL may take
 from tributary.preprocess.progress import Silence, Watcher
+from tributary.preprocess.reembed import Reembedded, reembed
 from tributary.preprocess.sql_engine import SqlLimits
 
 __all__ = [
     "Outcome",
     "Plan",
     "PreprocessOptions",
+    "Reembedded",
     "Silence",
     "SqlLimits",
     "Watcher",
     "open_manifest",
     "plan",
     "preprocess",
+    "reembed",
     "verify",
 ]

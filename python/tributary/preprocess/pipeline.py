@@ -17,7 +17,7 @@ from tributary import _headwater
 from tributary.embed import Embedder, make_embedder
 from tributary.errors import FormatError, SchemaError, TributaryError
 from tributary.metadata import Description, Manifest, TaskDescription
-from tributary.preprocess.embedding import embed_database
+from tributary.preprocess.embedding import EmbedCounts, embed_database
 from tributary.preprocess.labels import LabelQueries
 from tributary.preprocess.progress import Silence, Watcher
 from tributary.preprocess.sql_engine import SqlLimits
@@ -26,6 +26,7 @@ from tributary.preprocess.stages import (
     ENCODE,
     STAGES_FILE,
     StageRecord,
+    embed_fingerprint,
     file_fingerprint,
     fingerprint,
     task_stage,
@@ -70,6 +71,9 @@ class Outcome:
 
     seconds: dict[str, float]
     """Wall-clock time of each stage that ran."""
+
+    vectors: EmbedCounts | None = None
+    """Where the vectors came from, if the embed stage ran."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class _Run:
         self._options = options or PreprocessOptions()
         self._watcher = watcher or Silence()
         self._seconds: dict[str, float] = {}
+        self._vectors: EmbedCounts | None = None
         self._description = Description.from_json(_headwater.read_metadata(self._options.metadata or input_dir))
         _keep_apart(input_dir, output)
         self._input_state = self._stat_input()
@@ -232,7 +237,7 @@ class _Run:
                 self._write_tasks(staging, record, open_tasks, queries)
         if EMBED not in reused:
             with self._stage(EMBED):
-                embed_database(staging.database, self._embedder, staging.scratch, self._watcher)
+                self._vectors = embed_database(staging.database, self._embedder, staging.scratch, self._watcher)
                 record.finish(EMBED, self._expected[EMBED])
         with self._stage("publish"):
             if self._stat_input() != self._input_state:
@@ -305,7 +310,7 @@ class _Run:
             expected[task_stage(task.name)] = value
             if task.may_add_texts:
                 before.append(value)
-        expected[EMBED] = fingerprint(list(expected.values()), self._embedder.identity)
+        expected[EMBED] = embed_fingerprint(expected, self._embedder.identity)
         return expected
 
     def _stat_input(self) -> dict[str, tuple[int, int, int]]:
@@ -350,7 +355,8 @@ class _Run:
         return True
 
     def _outcome(self, *, reused: tuple[str, ...], is_up_to_date: bool) -> Outcome:
-        return Outcome(self._named_output, open_manifest(self._output), is_up_to_date, reused, self._seconds)
+        manifest = open_manifest(self._output)
+        return Outcome(self._named_output, manifest, is_up_to_date, reused, self._seconds, self._vectors)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -32,6 +32,16 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def embed_fingerprint(before: Mapping[str, str], identity: Mapping[str, Any]) -> str:
+    """What the embed stage is made from.
+
+    Args:
+        before: Fingerprint of every stage before it.
+        identity: That of the embedder.
+    """
+    return fingerprint(dict(before), dict(identity))
+
+
 def file_fingerprint(path: Path) -> str:
     """A hash of a file's bytes."""
     with path.open("rb") as file:
