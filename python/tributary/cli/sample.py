@@ -91,7 +91,9 @@ def _row(row: dict[str, Any]) -> "Text":
         if cell["is_target"]:
             text.append("??? (masked)", "bold red")
         else:
-            text.append(_plain(cell["value"]), "dim" if cell["value"] is None else "")
+            # an identifier keeps its value only through the row it names
+            is_bare = cell["stype"] == "identifier" and cell["value"] is True
+            text.append("(present)" if is_bare else _plain(cell["value"]), "dim" if cell["value"] is None else "")
     if row["has_hidden_target"]:
         text.append("\n  its target is hidden", "yellow")
     for hidden in row["hidden"]:
