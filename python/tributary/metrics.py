@@ -125,7 +125,7 @@ def score(
     values = _compute_all(target_stype, truth, scores, train_label_std)
     reasons = _undefined(target_stype, truth, train_label_std)
     if num_resamples is None:
-        num_resamples = int(np.clip(50_000_000 // len(truth), 200, 1000))
+        num_resamples = int(np.clip(15_000_000 // len(truth), 200, 1000))
     weighted = _WEIGHTED[target_stype](truth, scores)
     rng = np.random.default_rng(rng_seed)
     rows = []
