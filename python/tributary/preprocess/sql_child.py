@@ -55,7 +55,7 @@ def without_wildcards(path: str) -> str:
 
 
 def limit_process(memory_bytes: int, cpu_seconds: int) -> None:
-    """Bounds address space and CPU time, leaves no core file, and dies with the parent."""
+    """Bounds address space, CPU time and files, leaves no core file, and dies with the parent."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ceiling = memory_bytes + _OVERHEAD_BYTES
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -63,6 +63,8 @@ def limit_process(memory_bytes: int, cpu_seconds: int) -> None:
         ceiling = min(ceiling, hard)
     resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    file_bytes = memory_bytes * _SPILL_FACTOR
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -204,6 +204,8 @@ class SqlEngine:
         """The engine's message without its advice on settings that are closed, and at most a screen of it."""
         if "Out of Memory" in message:
             return f"{message.splitlines()[0]} (memory limit); {self._memory_advice()}"
+        if '"errno":"27"' in message or "max_temp_directory_size" in message:
+            return f"more than the disk space a query may take (8 times its memory); {self._memory_advice()}"
         if "file system operations are disabled" in message:
             return f"{message}; a query sees the tables of the database and nothing else"
         for table, why in self._broken_tables.items():
