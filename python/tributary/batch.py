@@ -161,6 +161,6 @@ class DatabaseArrays:
     foreign_key_vectors: Array
     """float16 [F, E]: embedding of the column that holds the key; of the task's target column for a task's key."""
     column_offset: Array
-    """float32 [C]: log-odds of the training labels of a boolean column, else 0: where an untrained head starts."""
+    """float32 [C]: where an untrained head starts: log-odds of a boolean column, median z-score of a task's labels."""
     task_classes: Array
     """int32 [T, K]: vocabulary ids a categorical task chooses from, -1 after the last."""

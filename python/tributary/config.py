@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 AttentionKind = Literal["column", "feature", "neighbor", "full"]
 ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 
+TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
+TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
+
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {"d_model": 64, "num_layers": 3, "num_heads": 2, "d_ff": 128, "readout": True},
     "rt-22m": {"d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
@@ -78,6 +81,11 @@ class ModelConfig(_Section):
     d_ff: int = Field(128, ge=1, description="inner width of the gated MLP")
     attentions: tuple[AttentionKind, ...] = Field(
         ATTENTION_KINDS, min_length=1, description="attentions of every block, in order; leave some out to ablate"
+    )
+    time_features: tuple[TimeFeature, ...] = Field(
+        TIME_FEATURES,
+        description="what of a timestamp is read: its cycles, and its place among all timestamps (absolute); later "
+        "moments than those trained on have places, and perhaps months, never seen",
     )
     readout: bool = Field(True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked"] = Field(

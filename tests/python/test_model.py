@@ -234,11 +234,11 @@ def test_a_readout_block_reads_what_a_whole_block_reads():
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
 
 
-def test_an_untrained_model_predicts_mean_and_base_rate():
+def test_an_untrained_model_predicts_the_start_of_each_column():
     batch = synthetic_batch(7).device_fields()
     outputs = RelationalTransformer(TINY, 16, rngs=nnx.Rngs(0))(batch, ARRAYS, batch.target_cell[:, None])
-    np.testing.assert_array_equal(outputs.number, 0.0)
-    np.testing.assert_array_equal(outputs.truth[1], -1.0)  # the second context asks the boolean task
+    np.testing.assert_array_equal(outputs.truth[:, 0], [0.0, -1.0, 0.0, 0.0])  # the second asks the boolean task
+    np.testing.assert_array_equal(outputs.null, 0.0)
 
 
 def test_stype_codes_are_the_native_ones():

@@ -20,6 +20,8 @@ from tributary.batch import Array, Batch, DatabaseArrays
 IDENTIFIER, NUMERICAL, TIMESTAMP, BOOLEAN, CATEGORICAL, TEXT = range(6)
 """Stype codes as in the native `STYPES`; a test compares."""
 
+CALENDAR_NAMES = ("second", "minute", "hour", "weekday", "day", "month", "yearday")
+"""Cycles of `cell_calendar`, in order."""
 CALENDAR_PERIODS = (60.0, 60.0, 24.0, 7.0, 31.0, 12.0, 366.0)
 """Length of each cycle of `cell_calendar`."""
 CALENDAR_STARTS = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
@@ -52,6 +54,13 @@ def calendar_features(calendar: Array) -> Array:
     periods, starts = jnp.array(CALENDAR_PERIODS, jnp.float32), jnp.array(CALENDAR_STARTS, jnp.float32)
     angle = (calendar.astype(jnp.float32) - starts) * (2.0 * math.pi / periods)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def timestamp_selection(names: tuple[str, ...]) -> Array:
+    """Float32 [24]: 1 for the features of a timestamp that are read, else 0; the constant always is."""
+    cycles = [float(name in names) for name in CALENDAR_NAMES]
+    absolute = float("absolute" in names)
+    return jnp.array([1.0] + [absolute] * (NUM_NUMBER_FEATURES - 1) + 2 * cycles, jnp.float32)
 
 
 def row_features(batch: Batch) -> Array:
@@ -95,8 +104,18 @@ def _take_rows(table: Array, index: Array) -> Array:
 class CellEncoder(nnx.Module):
     """Tokens of a batch."""
 
-    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        embedding_dim: int,
+        d_model: int,
+        *,
+        time_features: tuple[str, ...],
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         self.dtype = dtype
+        self.time_features = time_features
         unit = nnx.initializers.normal(1.0)  # embeddings have unit norm: an entry of the projection has variance 1
         matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         small = nnx.initializers.normal(0.5)
@@ -153,7 +172,8 @@ class CellEncoder(nnx.Module):
         def of(features: Array, stype: int) -> Array:
             return jnp.where((shown & (batch.cell_stype == stype))[..., None], features, 0.0)
 
-        moment = jnp.concatenate([number, calendar_features(batch.cell_calendar)], axis=-1)
+        cycles = calendar_features(batch.cell_calendar)
+        moment = jnp.concatenate([number, cycles], axis=-1) * timestamp_selection(self.time_features)
         truth = jnp.stack([batch.cell_value, 1.0 - batch.cell_value], axis=-1)
         presence = jnp.ones((*batch.cell_value.shape, 1), jnp.float32)
         is_null = (batch.cell_is_null & ~hidden)[..., None].astype(jnp.float32)

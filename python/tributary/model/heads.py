@@ -2,7 +2,7 @@
 
 Scalar heads (number, timestamp, boolean, null) read a token scaled by its column's embedding; classes are told apart
 by comparing a token with projected vocabulary vectors, so a class never seen in training can be predicted. All last
-layers start at zero: an untrained model predicts the mean, the base rate, or all classes alike.
+layers start at zero: an untrained model predicts the median, the base rate, or all classes alike.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Heads(nnx.Module):
         Args:
             x: [B, Q, D] tokens of the predicted cells.
             column_vectors: [B, Q, E] embeddings of their columns.
-            offset: float32 [B, Q] log-odds a boolean head starts from.
+            offset: float32 [B, Q] what the column's scalar head starts from.
         """
         x = self.norm(x)
         column_vectors = column_vectors.astype(self.dtype)
@@ -66,8 +66,8 @@ class Heads(nnx.Module):
         scalars = scalars.astype(jnp.float32)
         query = jnp.einsum("bqd,dk->bqk", x, self.query_kernel[...].astype(self.dtype))
         return Outputs(
-            number=scalars[..., NUMBER],
-            moment=scalars[..., MOMENT],
+            number=scalars[..., NUMBER] + offset,
+            moment=scalars[..., MOMENT] + offset,
             truth=scalars[..., TRUTH] + offset,
             null=scalars[..., NULL],
             query=query.astype(jnp.float32) * x.shape[-1] ** -0.5,

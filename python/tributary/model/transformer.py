@@ -35,7 +35,9 @@ class RelationalTransformer(nnx.Module):
         self.attentions = config.attentions
         self.num_layers = config.num_layers
         dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
-        self.encoder = encoders.CellEncoder(embedding_dim, config.d_model, **dtypes, rngs=rngs)
+        self.encoder = encoders.CellEncoder(
+            embedding_dim, config.d_model, time_features=config.time_features, **dtypes, rngs=rngs
+        )
         self.heads = Heads(embedding_dim, config.d_model, **dtypes, rngs=rngs)
         num_updates = config.num_layers * (len(config.attentions) + 1)
         attend = attention_function(config.attention)
