@@ -1,6 +1,7 @@
 //! The Python class `Database`: whole columns, keys and seeds of a processed database as numpy arrays.
 #![allow(clippy::needless_pass_by_value)] // arguments arrive converted, as values
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use half::f16;
@@ -58,8 +59,8 @@ impl PyDatabase {
 
     /// The folder it was opened from.
     #[getter]
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
+    fn path(&self) -> OsString {
+        self.0.path().as_os_str().to_owned()
     }
 
     /// Identity of the encoded content, in hex.

@@ -114,13 +114,10 @@ pub(super) fn write_embeddings(
     embedder_json: &str,
 ) -> PyResult<()> {
     let (which, dimension) = (vectors_of(which)?, array.shape()[1]);
-    let copied;
-    let values = if let Ok(values) = array.as_slice() {
-        values
-    } else {
-        copied = array.as_array().iter().copied().collect::<Vec<f16>>();
-        &copied
-    };
+    let view = array.as_array();
+    let copied: Vec<f16> = if view.is_standard_layout() { Vec::new() } else { view.iter().copied().collect() };
+    // row-major memory is used in place; `PyReadonlyArray::as_slice` would take column-major memory as well
+    let values = view.to_slice().unwrap_or(&copied);
     detach(py, || preprocess::write_embeddings(&dir, which, values, dimension, embedder_json))
 }
 
