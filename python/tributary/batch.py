@@ -135,12 +135,12 @@ class Batch:
     @property
     def batch_size(self) -> int:
         """Number of contexts `B`, padding included."""
-        return self.cell_row.shape[0]
+        return int(self.cell_row.shape[0])
 
     @property
     def seq_len(self) -> int:
         """Number of cells `S` of a context, padding included."""
-        return self.cell_row.shape[1]
+        return int(self.cell_row.shape[1])
 
 
 TargetStype = Literal["numerical", "timestamp", "boolean", "categorical", "text"]

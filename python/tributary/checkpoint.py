@@ -69,7 +69,8 @@ class Checkpoints:
         root = Path(run_dir).resolve() / "checkpoints"
         self._root = root
         self._managers: dict[Kind, ocp.CheckpointManager] = {
-            kind: _open_manager(root / kind, keep) for kind, keep in (("last", keep_last), ("best", 1))
+            "last": _open_manager(root / "last", keep_last),
+            "best": _open_manager(root / "best", 1),
         }
 
     def save(self, kind: Kind, state: Any, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 AttentionKind = Literal["column", "feature", "neighbor", "full"]
@@ -38,9 +38,13 @@ class _Section(BaseModel):
 class RunSection(_Section):
     """Where a run lives and which random numbers it uses."""
 
-    name: str = Field("run", description="folder of the run below `dir`", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    dir: str = Field("runs", description="folder that holds the runs")
-    seed: int = Field(0, ge=0, lt=2**31, description="rng_seed of the parameters, the sampler and the masked cells")
+    name: str = Field(
+        default="run", description="folder of the run below `dir`", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    )
+    dir: str = Field(default="runs", description="folder that holds the runs")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="rng_seed of the parameters, the sampler and the masked cells"
+    )
 
     @property
     def path(self) -> Path:
@@ -52,47 +56,54 @@ class DataSection(_Section):
     """Which database and tasks, and how contexts are sampled."""
 
     database: str = Field(description="folder of the processed database")
-    tasks: tuple[str, ...] = Field((), description="tasks to train on; empty: every task of the database")
+    tasks: tuple[str, ...] = Field(default=(), description="tasks to train on; empty: every task of the database")
     task_balance: float = Field(
-        0.5, ge=0.0, le=1.0, description="a task's share of batches grows with its seeds to this power; 0: equal shares"
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="a task's share of batches grows with its seeds to this power; 0: equal shares",
     )
-    seq_len: int = Field(256, ge=8, description="cells per context")
-    max_rows: int | None = Field(None, ge=1, description="rows per context; null: as many as cells")
-    num_neighbors: int = Field(16, ge=0, description="children kept per row and foreign key")
-    strategy: Literal["uniform", "recent"] = Field("recent", description="which children are kept")
-    max_hops: int | None = Field(None, ge=0, description="foreign-key links walked from the seed's row; null: no limit")
-    null_cells: bool = Field(False, description="missing cells are part of the context")
+    seq_len: int = Field(default=256, ge=8, description="cells per context")
+    max_rows: int | None = Field(default=None, ge=1, description="rows per context; null: as many as cells")
+    num_neighbors: int = Field(default=16, ge=0, description="children kept per row and foreign key")
+    strategy: Literal["uniform", "recent"] = Field(default="recent", description="which children are kept")
+    max_hops: int | None = Field(
+        default=None, ge=0, description="foreign-key links walked from the seed's row; null: no limit"
+    )
+    null_cells: bool = Field(default=False, description="missing cells are part of the context")
     identifiers: Literal["all", "needed"] = Field(
-        "needed", description="`needed`: identifier cells only of rows that have no other cell"
+        default="needed", description="`needed`: identifier cells only of rows that have no other cell"
     )
-    strict_time: bool = Field(False, description="rows at exactly the seed's time are invisible")
-    history: bool = Field(True, description="past labels of the same entity are rows of the context")
-    threads: int = Field(0, ge=0, description="sampler threads; 0: one per core")
-    prefetch: int = Field(2, ge=1, description="batches sampled ahead")
+    strict_time: bool = Field(default=False, description="rows at exactly the seed's time are invisible")
+    history: bool = Field(default=True, description="past labels of the same entity are rows of the context")
+    threads: int = Field(default=0, ge=0, description="sampler threads; 0: one per core")
+    prefetch: int = Field(default=2, ge=1, description="batches sampled ahead")
 
 
 class ModelConfig(_Section):
     """Sizes of the model; a preset fills the keys that are not given."""
 
-    preset: Literal["demo", "rt-22m"] = Field("demo", description="sizes to start from")
-    d_model: int = Field(64, ge=8, description="width of a cell's token")
-    num_layers: int = Field(3, ge=1, description="blocks, the readout block included")
-    num_heads: int = Field(2, ge=1, description="attention heads; divides d_model")
-    d_ff: int = Field(128, ge=1, description="inner width of the gated MLP")
+    preset: Literal["demo", "rt-22m"] = Field(default="demo", description="sizes to start from")
+    d_model: int = Field(default=64, ge=8, description="width of a cell's token")
+    num_layers: int = Field(default=3, ge=1, description="blocks, the readout block included")
+    num_heads: int = Field(default=2, ge=1, description="attention heads; divides d_model")
+    d_ff: int = Field(default=128, ge=1, description="inner width of the gated MLP")
     attentions: tuple[AttentionKind, ...] = Field(
-        ATTENTION_KINDS, min_length=1, description="attentions of every block, in order; leave some out to ablate"
+        default=ATTENTION_KINDS,
+        min_length=1,
+        description="attentions of every block, in order; leave some out to ablate",
     )
     time_features: tuple[TimeFeature, ...] = Field(
-        TIME_FEATURES,
+        default=TIME_FEATURES,
         description="what of a timestamp is read: its cycles, and its place among all timestamps (absolute); later "
         "moments than those trained on have places, and perhaps months, never seen",
     )
-    readout: bool = Field(True, description="the last block updates only the cells that are predicted")
+    readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked"] = Field(
-        "auto", description="implementation of attention; auto: chunked on CPU, dense elsewhere"
+        default="auto", description="implementation of attention; auto: chunked on CPU, dense elsewhere"
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of computation")
-    param_dtype: Literal["float32"] = Field("float32", description="dtype of stored parameters")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of computation")
+    param_dtype: Literal["float32"] = Field(default="float32", description="dtype of stored parameters")
 
     @model_validator(mode="before")
     @classmethod
@@ -113,14 +124,20 @@ class ModelConfig(_Section):
 class ObjectiveSection(_Section):
     """What is learned: the target cells, and cells masked at random beside them."""
 
-    mask_rate: float = Field(0.15, ge=0.0, lt=1.0, description="fraction of the other cells that is masked; 0: none")
-    masked_weight: float = Field(0.3, ge=0.0, description="weight of the masked cells' loss; the targets' weight is 1")
-    null_weight: float = Field(0.1, ge=0.0, description="weight of the null loss inside the masked cells' loss")
+    mask_rate: float = Field(
+        default=0.15, ge=0.0, lt=1.0, description="fraction of the other cells that is masked; 0: none"
+    )
+    masked_weight: float = Field(
+        default=0.3, ge=0.0, description="weight of the masked cells' loss; the targets' weight is 1"
+    )
+    null_weight: float = Field(default=0.1, ge=0.0, description="weight of the null loss inside the masked cells' loss")
     huber_delta: float = Field(
-        0.1, gt=0.0, description="standard deviations beyond which the loss of a number grows linearly"
+        default=0.1, gt=0.0, description="standard deviations beyond which the loss of a number grows linearly"
     )
     num_candidates: int = Field(
-        512, ge=2, description="distinct values of a batch that a masked categorical or text cell is told apart from"
+        default=512,
+        ge=2,
+        description="distinct values of a batch that a masked categorical or text cell is told apart from",
     )
 
 
@@ -128,36 +145,41 @@ class OptimizerSection(_Section):
     """Optax settings."""
 
     name: Literal["muon", "adamw"] = Field(
-        "muon", description="muon: Muon for the blocks' matrices, AdamW for the rest"
+        default="muon", description="muon: Muon for the blocks' matrices, AdamW for the rest"
     )
-    learning_rate: float = Field(3e-3, gt=0.0, description="peak learning rate")
-    warmup_steps: int = Field(30, ge=0, description="steps of linear warm-up")
-    final_fraction: float = Field(0.02, ge=0.0, le=1.0, description="learning rate at the end, as a part of the peak")
-    weight_decay: float = Field(0.01, ge=0.0, description="decoupled weight decay of matrices")
-    b1: float = Field(0.9, ge=0.0, lt=1.0, description="decay of AdamW's first moment")
-    b2: float = Field(0.98, ge=0.0, lt=1.0, description="decay of AdamW's second moment")
-    clip_norm: float = Field(1.0, gt=0.0, description="largest global norm of a gradient")
+    learning_rate: float = Field(default=3e-3, gt=0.0, description="peak learning rate")
+    warmup_steps: int = Field(default=30, ge=0, description="steps of linear warm-up")
+    final_fraction: float = Field(
+        default=0.02, ge=0.0, le=1.0, description="learning rate at the end, as a part of the peak"
+    )
+    weight_decay: float = Field(default=0.01, ge=0.0, description="decoupled weight decay of matrices")
+    b1: float = Field(default=0.9, ge=0.0, lt=1.0, description="decay of AdamW's first moment")
+    b2: float = Field(default=0.98, ge=0.0, lt=1.0, description="decay of AdamW's second moment")
+    clip_norm: float = Field(default=1.0, gt=0.0, description="largest global norm of a gradient")
     ema_decay: float | None = Field(
-        0.98, gt=0.0, lt=1.0, description="decay of the averaged parameters used for evaluation; null: no average"
+        default=0.98,
+        gt=0.0,
+        lt=1.0,
+        description="decay of the averaged parameters used for evaluation; null: no average",
     )
 
 
 class TrainSection(_Section):
     """How long, how often, how much is kept."""
 
-    steps: int = Field(1000, ge=1, description="training steps; the learning rate reaches its end there")
+    steps: int = Field(default=1000, ge=1, description="training steps; the learning rate reaches its end there")
     time_limit_minutes: float | None = Field(
-        None, gt=0.0, description="minutes after which training ends; the learning rate follows the nearer end"
+        default=None, gt=0.0, description="minutes after which training ends; the learning rate follows the nearer end"
     )
-    batch_size: int = Field(32, ge=1, description="contexts per step")
-    eval_every: int = Field(200, ge=1, description="steps between validations")
-    eval_seeds: int = Field(512, ge=1, description="validation seeds per task")
-    eval_batch_size: int = Field(64, ge=1, description="contexts per batch of validation and prediction")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
-    patience: int | None = Field(None, ge=1, description="validations without improvement after which it ends")
-    tensorboard: bool = Field(False, description="also write TensorBoard event files")
+    batch_size: int = Field(default=32, ge=1, description="contexts per step")
+    eval_every: int = Field(default=200, ge=1, description="steps between validations")
+    eval_seeds: int = Field(default=512, ge=1, description="validation seeds per task")
+    eval_batch_size: int = Field(default=64, ge=1, description="contexts per batch of validation and prediction")
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    patience: int | None = Field(default=None, ge=1, description="validations without improvement after which it ends")
+    tensorboard: bool = Field(default=False, description="also write TensorBoard event files")
 
 
 class RunConfig(_Section):
@@ -169,12 +191,12 @@ class RunConfig(_Section):
         (2, 64)
     """
 
-    run: RunSection = Field(default_factory=RunSection, description="where the run lives")
+    run: RunSection = Field(default=RunSection(), description="where the run lives")
     data: DataSection = Field(description="database, tasks and sampling")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="sizes of the model")
-    objective: ObjectiveSection = Field(default_factory=ObjectiveSection, description="losses")
-    optimizer: OptimizerSection = Field(default_factory=OptimizerSection, description="optimiser and schedule")
-    train: TrainSection = Field(default_factory=TrainSection, description="steps, validation, checkpoints")
+    model: ModelConfig = Field(default=ModelConfig(), description="sizes of the model")
+    objective: ObjectiveSection = Field(default=ObjectiveSection(), description="losses")
+    optimizer: OptimizerSection = Field(default=OptimizerSection(), description="optimiser and schedule")
+    train: TrainSection = Field(default=TrainSection(), description="steps, validation, checkpoints")
 
     @classmethod
     def from_mapping(
@@ -217,7 +239,7 @@ class RunConfig(_Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration, every key spelled out; `load` reads it back unchanged."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def _fields_at(path: Iterable[Any]) -> dict[str, Any]:

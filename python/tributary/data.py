@@ -363,7 +363,8 @@ def spread(vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float64)
     left, _, right = np.linalg.svd(wide, full_matrices=False)
     apart = wide + left @ right
-    return (apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-9)).astype(np.float16)
+    norms = np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-9)
+    return np.asarray(apart / norms, np.float16)
 
 
 def _log_odds(true_count: float, count: int) -> float:

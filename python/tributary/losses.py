@@ -118,10 +118,16 @@ def masked_loss(
     Returns:
         Loss, and its parts by name.
     """
-    pick = lambda field: jnp.take_along_axis(field, cells, axis=1)  # noqa: E731
+
+    def pick(field: Array) -> Array:
+        return jnp.take_along_axis(field, cells, axis=1)
+
     stype, value, is_null = pick(batch.cell_stype), pick(batch.cell_value), pick(batch.cell_is_null)
     known = is_masked & ~is_null
-    weight = lambda *codes: (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)  # noqa: E731
+
+    def weight(*codes: int) -> Array:
+        return (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)
+
     losses = {
         "number": huber_loss(outputs.number, value, objective.huber_delta),
         "moment": huber_loss(outputs.moment, value, objective.huber_delta),

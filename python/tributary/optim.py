@@ -83,7 +83,9 @@ def make_train_step(
     """
     optimizer = make_optimizer(config)
 
-    def train_step(state: State, batch: Batch, arrays: DatabaseArrays, progress: Array) -> tuple[State, dict]:
+    def train_step(
+        state: State, batch: Batch, arrays: DatabaseArrays, progress: Array
+    ) -> tuple[State, dict[str, Array]]:
         step = state["step"]
         key = jax.random.fold_in(jax.random.key(rng_seed), step)
         gradient_of = jax.value_and_grad(loss_function, has_aux=True)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from flax import nnx
 
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
-from tributary.checkpoint import CheckpointError, Checkpoints
+from tributary.checkpoint import CheckpointError, Checkpoints, Kind
 from tributary.config import ConfigError, ModelConfig, RunConfig
 from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
 from tributary.losses import class_logits
@@ -35,14 +35,14 @@ Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
 """(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits."""
 
 
-def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef, Any]:
+def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:
     """The model split into its static description and its freshly drawn parameters, a plain pytree of arrays."""
     model = RelationalTransformer(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
     graphdef, state = nnx.split(model, nnx.Param)
     return graphdef, nnx.to_pure_dict(state)
 
 
-def make_forward(graphdef: nnx.GraphDef) -> Forward:
+def make_forward(graphdef: nnx.GraphDef[Any]) -> Forward:
     """The jitted prediction of target cells."""
 
     def forward(params: Any, batch: Batch, arrays: DatabaseArrays) -> dict[str, jax.Array]:
@@ -65,7 +65,8 @@ def find_task(manifest: dict[str, Any], name: str) -> dict[str, Any]:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
         raise ConfigError(f"database `{manifest['name']}` has no task `{name}`; {hint}")
-    return manifest["tasks"][names.index(name)]
+    found: dict[str, Any] = manifest["tasks"][names.index(name)]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
     try:
         if isinstance(step, int):
-            kind = "best" if step in checkpoints.steps("best") else "last"
+            kind: Kind = "best" if step in checkpoints.steps("best") else "last"
             state, progress = checkpoints.restore(kind, template, step=step)
         else:
             state, progress = _restore_named(checkpoints, template, step)

@@ -114,7 +114,9 @@ def train(
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     objective = Objective(**config.objective.model_dump())
 
-    def loss_function(params: Any, batch: Batch, arrays: DatabaseArrays, key: jax.Array) -> tuple[jax.Array, dict]:
+    def loss_function(
+        params: Any, batch: Batch, arrays: DatabaseArrays, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         return objective_loss(nnx.merge(graphdef, params), batch, arrays, key, objective)
 
     train_step = make_train_step(loss_function, config.optimizer, config.run.seed)
@@ -125,10 +127,10 @@ def train(
     loader = Loader(mixture, device)
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
     position = Position()
-    identity = {"config": config.model_dump(mode="json"), "builds": {config.data.database: database.build_id}}
+    saved_config, builds = config.model_dump(mode="json"), {config.data.database: database.build_id}
     if resume == "auto" and checkpoints.steps("last"):
         restored, progress = checkpoints.restore("last", state)
-        check_same_run(progress, **identity, ignored=RESUMABLE_CHANGES)
+        check_same_run(progress, saved_config, builds, ignored=RESUMABLE_CHANGES)
         state = jax.device_put(restored, device)
         loader.set_state(progress.sampler_state)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
@@ -139,7 +141,8 @@ def train(
 
     def save(kind: Kind, metric: float | None, sampler_state: str) -> None:
         record = dataclasses.asdict(position)
-        checkpoints.save(kind, state, Progress(metric=metric, sampler_state=sampler_state, **identity, **record))
+        record |= {"metric": metric, "sampler_state": sampler_state, "config": saved_config, "builds": builds}
+        checkpoints.save(kind, state, Progress(**record))
 
     def tell(loss: float, validation: Validation | None) -> None:
         if on_progress is not None:

@@ -1,7 +1,7 @@
 """`tributary predict`: answers of a trained run as a parquet file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,7 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
     task: Annotated[str, typer.Option(help="Task to predict.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Seeds to predict.")] = "test",
     max_seeds: Annotated[
         int | None, typer.Option(min=1, help="At most about so many seeds, spread evenly over the split.")
     ] = None,
@@ -23,8 +23,6 @@ def predict(
 
     Example: tributary predict runs/demo --task late --out predictions.parquet
     """
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"--split {split}: expected train, val or test")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tributary.cli.console import messages

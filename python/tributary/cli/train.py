@@ -1,7 +1,7 @@
 """`tributary train`: fit a model to the tasks of a processed database."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,15 +16,14 @@ def train(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one key of the file; repeatable."),
     ] = None,
     resume: Annotated[
-        str, typer.Option(help="`auto`: continue the run from its newest sound checkpoint, if it has one.")
+        Literal["never", "auto"],
+        typer.Option(help="`auto`: continue the run from its newest sound checkpoint, if it has one."),
     ] = "never",
 ) -> None:
     """Train a model; Ctrl-C or SIGTERM saves the state and ends, `--resume auto` continues exactly.
 
     Example: tributary train --config configs/demo.yaml --set train.steps=300
     """
-    if resume not in ("never", "auto"):
-        raise ValueError(f"--resume {resume}: expected never or auto")
     from tributary.cli.console import messages, print_error
     from tributary.config import RunConfig
     from tributary.train import TrainingError, TrainingInterrupted

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,10 @@ def chunked_attention(q: Array, k: Array, v: Array, mask: Array, bias: Array) ->
     chunk = max(size for size in range(1, num_contexts + 1) if num_contexts % size == 0 and size <= chunk)
     if chunk == num_contexts:
         return dense_attention(q, k, v, mask, bias)
-    split = lambda x: x.reshape((num_contexts // chunk, chunk, *x.shape[1:]))  # noqa: E731
+
+    def split(x: Array) -> Array:
+        return x.reshape((num_contexts // chunk, chunk, *x.shape[1:]))
+
     body = jax.checkpoint(lambda arrays: dense_attention(*arrays))
     out = jax.lax.map(body, tuple(split(x) for x in (q, k, v, mask, bias)))
     return out.reshape(q.shape[:3] + v.shape[3:])
@@ -166,9 +170,9 @@ class RelationalAttention(nnx.Module):
         self.k_norm = RMSNorm(self.head_dim, dtype=dtype, param_dtype=param_dtype)
         self.row_bias = nnx.Param(recency_slopes(num_row_features, num_heads, age_feature, param_dtype))
 
-    def _heads(self, x: Array, kernel: nnx.Param) -> Array:
-        kernel = kernel[...].astype(self.dtype).reshape(-1, self.num_heads, self.head_dim)
-        return jnp.einsum("bsd,dhk->bshk", x, kernel)
+    def _heads(self, x: Array, kernel: nnx.Param[Any]) -> Array:
+        per_head = kernel[...].astype(self.dtype).reshape(-1, self.num_heads, self.head_dim)
+        return jnp.einsum("bsd,dhk->bshk", x, per_head)
 
     def __call__(self, queries: Array, keys: Array | None, mask: Array, row_features: Array) -> Array:
         """Residual update of the queries.

@@ -10,6 +10,7 @@ per-feature tokens of FT-Transformer, arXiv 2106.11959, section 3.3, here comput
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,7 @@ class CellEncoder(nnx.Module):
         matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         small = nnx.initializers.normal(0.5)
 
-        def param(init: nnx.Initializer, *shape: int) -> nnx.Param:
+        def param(init: nnx.Initializer, *shape: int) -> nnx.Param[Any]:
             return nnx.Param(init(rngs.params(), shape, param_dtype))
 
         self.column_kernel = param(unit, embedding_dim, d_model)

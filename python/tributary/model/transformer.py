@@ -9,6 +9,8 @@ Source: Relational Transformer, arXiv 2510.06377. We differ in the cell encoder 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -76,7 +78,7 @@ class RelationalTransformer(nnx.Module):
         masks = attention_masks(batch, self.attentions)
         graphdef, stacked = nnx.split(self.blocks)
 
-        def step(x: Array, layer: nnx.State) -> tuple[Array, None]:
+        def step(x: Array, layer: Any) -> tuple[Array, None]:
             return nnx.merge(graphdef, layer)(x, masks, features), None
 
         scanned = jax.tree.map(lambda leaf: leaf[: self.num_layers - self.readout], stacked)
