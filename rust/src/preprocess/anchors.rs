@@ -51,14 +51,14 @@ impl AnchorTable {
         Ok(self.records()?.map(|record| observation_time(record.time())).collect())
     }
 
-    /// The primary key of each row as text; the number of the row where the table has no keys.
-    pub(super) fn key_texts(&self) -> Result<Vec<String>> {
-        match self.key_kind {
-            KeyKind::None => Ok((0..self.num_rows).map(|row| row.to_string()).collect()),
-            KeyKind::Int => Ok(self.ints()?.iter().map(ToString::to_string).collect()),
-            KeyKind::Uint => Ok(self.uints()?.iter().map(ToString::to_string).collect()),
-            KeyKind::String => (0..self.num_rows).map(|row| self.string(row).map(str::to_owned)).collect(),
-        }
+    /// The primary key of a row as text; the number of the row where the table has no keys.
+    pub(super) fn key_text(&self, row: usize) -> Result<String> {
+        Ok(match self.key_kind {
+            KeyKind::None => row.to_string(),
+            KeyKind::Int => self.ints()?[row].to_string(),
+            KeyKind::Uint => self.uints()?[row].to_string(),
+            KeyKind::String => self.string(row)?.to_owned(),
+        })
     }
 
     /// Rows by their primary keys.

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::suggestion;
+use crate::error::{Result, suggestion};
 use crate::manifest::SPLITS;
 use crate::schema::{SplitTimes, TaskSchema};
 
@@ -73,18 +73,18 @@ impl Splitter {
     }
 
     /// The split of a seed: by the task's times, or 80, 10 and 10 per cent of the entities by a hash of the task and
-    /// the entity's `key`.
-    pub(super) fn split(&self, time: i64, key: &str) -> u8 {
-        match self.times {
+    /// the entity's `key`, which is asked for only then.
+    pub(super) fn split(&self, time: i64, key: impl FnOnce() -> Result<String>) -> Result<u8> {
+        Ok(match self.times {
             Some(times) if time >= times.test_us => TEST,
             Some(times) if time >= times.val_us => VAL,
             Some(_) => TRAIN,
-            None => match split_hash(&self.task, key) % 100 {
+            None => match split_hash(&self.task, &key()?) % 100 {
                 0..80 => TRAIN,
                 80..90 => VAL,
                 _ => TEST,
             },
-        }
+        })
     }
 }
 
@@ -113,10 +113,14 @@ mod tests {
         Splitter { task: "churn".into(), times }
     }
 
+    fn split(splitter: &Splitter, time: i64, key: &str) -> u8 {
+        splitter.split(time, || Ok(key.to_owned())).unwrap()
+    }
+
     #[test]
     fn times_divide_and_names_are_strict() {
         let timed = splitter(Some(SplitTimes { val_us: 10, test_us: 20 }));
-        assert_eq!([9, 10, 19, 20, i64::MAX].map(|time| timed.split(time, "1")), [TRAIN, VAL, VAL, TEST, TEST]);
+        assert_eq!([9, 10, 19, 20, i64::MAX].map(|time| split(&timed, time, "1")), [TRAIN, VAL, VAL, TEST, TEST]);
         assert_eq!(SPLITS.map(|name| named_split(Some(name))), [Ok(TRAIN), Ok(VAL), Ok(TEST)]);
         assert!(named_split(None).is_err());
         assert!(named_split(Some("tests")).unwrap_err().contains("did you mean `test`"));
@@ -128,10 +132,10 @@ mod tests {
         let hashed = splitter(None);
         let mut counts = [0; 3];
         for key in 0..10_000 {
-            counts[usize::from(hashed.split(0, &key.to_string()))] += 1;
+            counts[usize::from(split(&hashed, 0, &key.to_string()))] += 1;
         }
         assert!((7800..8200).contains(&counts[0]) && (850..1150).contains(&counts[1]), "{counts:?}");
-        assert_eq!(hashed.split(5, "7"), hashed.split(900, "7"));
+        assert_eq!(split(&hashed, 5, "7"), split(&hashed, 900, "7"));
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
         let split = match &labels.splits {
             Some(names) => named_split(names[idx].as_deref())
                 .map_err(|message| Error::schema(at("split"), format!("label {idx}: {message}")))?,
-            None => splitter.split(time, &key_text(key)),
+            None => splitter.split(time, || Ok(key_text(key)))?,
         };
         match labels.answers[idx] {
             Some(label) => seeds.push(Seed { time, row, split, label }),
@@ -160,7 +160,7 @@ fn cell_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable) ->
     };
     let target = position(&task.target_column)?;
     let time_column = task.observation_time_column.as_deref().map(position).transpose()?;
-    let (splitter, keys) = (Splitter::new(task), table.key_texts()?);
+    let splitter = Splitter::new(task);
     let (mut seeds, mut null_targets, mut null_times) = (Vec::new(), 0, 0);
     for (row, record) in table.records()?.enumerate() {
         let Some(cell) = record.cell(target) else {
@@ -176,7 +176,7 @@ fn cell_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable) ->
             null_times += 1;
             continue;
         };
-        let split = splitter.split(time, &keys[row]);
+        let split = splitter.split(time, || table.key_text(row))?;
         seeds.push(Seed { time, row: row as u32, split, label: label_of(cell) });
     }
     let statistics = &anchor.columns[target].statistics;
