@@ -25,6 +25,7 @@ _VERBS = {
     "verify": "Data",
     "embed": "Data",
     "cache": "Data",
+    "embed-serve": "Data",
     "inspect": "Data",
     "sample": "Data",
     "train": "Models",
@@ -55,8 +56,9 @@ def make_app(only: str | None = None) -> typer.Typer:
     )
     app.callback()(_options)
     for verb, section in _VERBS.items():
-        if (only is None or verb == only) and find_spec(f"tributary.cli.{verb}") is not None:
-            function = getattr(import_module(f"tributary.cli.{verb}"), verb)
+        name = verb.replace("-", "_")
+        if (only is None or verb == only) and find_spec(f"tributary.cli.{name}") is not None:
+            function = getattr(import_module(f"tributary.cli.{name}"), name)
             app.command(verb, rich_help_panel=section)(function)
     return app
 

@@ -8,8 +8,14 @@ import typer
 
 def embed(
     database: Annotated[Path, typer.Argument(metavar="DB", help="A processed database.")],
-    embedder: Annotated[str, typer.Option(help="What turns texts into vectors: `local` or `hash`.")],
+    embedder: Annotated[str, typer.Option(help="What turns texts into vectors: `local`, `endpoint` or `hash`.")],
     dimension: Annotated[int, typer.Option(min=8, help="Length of the vectors.")] = 256,
+    embedder_url: Annotated[
+        str | None, typer.Option(help="Address of `endpoint`; else TRIBUTARY_EMBEDDER_URL.")
+    ] = None,
+    embedder_model: Annotated[
+        str | None, typer.Option(help="Model of `endpoint`; else TRIBUTARY_EMBEDDER_MODEL.")
+    ] = None,
 ) -> None:
     """Give a processed database the vectors of another embedder, without encoding or querying again.
 
@@ -19,7 +25,7 @@ def embed(
     from tributary.embed import make_embedder
     from tributary.preprocess import reembed
 
-    maker = make_embedder(embedder, dimension=dimension)
+    maker = make_embedder(embedder, dimension=dimension, url=embedder_url, model=embedder_model)
     with ProgressWatcher() as watcher:
         done = reembed(database, maker, watcher=watcher)
     counts = done.counts

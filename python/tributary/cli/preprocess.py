@@ -20,11 +20,20 @@ def preprocess(
     embedder: Annotated[
         str,
         typer.Option(
-            help="What turns texts into vectors: `local` (a sentence encoder in this process) or `hash` (feature"
-            " hashing, which knows no meaning).",
+            help="What turns texts into vectors: `local` (a sentence encoder in this process), `endpoint` (a server"
+            " that speaks OpenAI's /v1/embeddings) or `hash` (feature hashing, which knows no meaning).",
             rich_help_panel=_DATA,
         ),
     ] = "hash",
+    embedder_url: Annotated[
+        str | None,
+        typer.Option(help="Address of `endpoint`; else TRIBUTARY_EMBEDDER_URL.", rich_help_panel=_DATA),
+    ] = None,
+    embedder_model: Annotated[
+        str | None,
+        typer.Option(help="Model of `endpoint`; else TRIBUTARY_EMBEDDER_MODEL.", rich_help_panel=_DATA),
+    ] = None,
+    dimension: Annotated[int, typer.Option(min=8, help="Length of the vectors of texts.", rich_help_panel=_DATA)] = 256,
     strict: Annotated[
         bool, typer.Option("--strict", help="A dangling foreign key is an error.", rich_help_panel=_DATA)
     ] = False,
@@ -76,7 +85,7 @@ def preprocess(
         force=force,
         sql=SqlLimits(seconds=sql_timeout, memory_bytes=int(sql_memory * 2**30)),
     )
-    maker = make_embedder(embedder)
+    maker = make_embedder(embedder, dimension=dimension, url=embedder_url, model=embedder_model)
     with ProgressWatcher() as watcher:
         if dry_run:
             print_plan(console(), plan(input_dir, output, embedder=maker, options=options, watcher=watcher))

@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tributary.embed.interface import Embedder, Identity, Part, PartwiseEmbedder
+from tributary.embed.interface import Announcing, Embedder, Identity, Part, PartwiseEmbedder
 from tributary.embed.phrases import normalised
 
 FOLDER_VARIABLE = "TRIBUTARY_CACHE"
@@ -204,6 +204,15 @@ class CachedEmbedder:
     def identity(self) -> Identity:
         """That of the embedder: a vector does not depend on whether it was made or found."""
         return self._embedder.identity
+
+    def announce(self, texts: Sequence[str]) -> None:
+        """Lets an embedder whose use has a price say how many of these texts it will be asked for."""
+        if isinstance(self._embedder, Announcing):
+            distinct = {text_key(text): text for text in texts}
+            known = self._cache.find(self._space, list(distinct)) if self._cache is not None else {}
+            missing = [text for key, text in distinct.items() if key not in known]
+            if missing:
+                self._embedder.announce(missing)
 
     def embed(self, texts: Sequence[str], report: Callable[[int], None] = lambda done: None) -> npt.NDArray[np.float32]:
         """The vectors of some texts.

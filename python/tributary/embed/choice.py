@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from tributary.embed.endpoint import EndpointEmbedder
+from tributary.embed.endpoint_settings import endpoint_settings
 from tributary.embed.feature_hash import FeatureHashEmbedder
 from tributary.embed.interface import Embedder
 from tributary.embed.local import LocalEmbedder
@@ -10,29 +12,38 @@ from tributary.embed.local import LocalEmbedder
 DEFAULT_DIMENSION = 256
 
 EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
+    "endpoint": lambda dimension: EndpointEmbedder(dimension, endpoint_settings()),
     "hash": FeatureHashEmbedder,
     "local": LocalEmbedder,
 }
 
 
-def make_embedder(name: str, *, dimension: int = DEFAULT_DIMENSION) -> Embedder:
+def make_embedder(
+    name: str, *, dimension: int = DEFAULT_DIMENSION, url: str | None = None, model: str | None = None
+) -> Embedder:
     """The embedder of a name.
 
     Args:
         name: One of `EMBEDDERS`.
         dimension: Length of its vectors.
+        url: Of `endpoint` only: its address, instead of that in the environment.
+        model: Of `endpoint` only: its model, instead of that in the environment.
 
     Returns:
         The embedder, ready to use.
 
     Raises:
-        ValueError: No embedder has this name, or it cannot make vectors of this length.
+        ValueError: No embedder has this name, it cannot make vectors of this length, or its settings are incomplete.
         FileNotFoundError: The files of its model are not there.
 
     Example:
         >>> make_embedder("hash", dimension=64).identity["dimension"]
         64
     """
+    if (url or model) and name != "endpoint":
+        raise ValueError(f"embedder `{name}` has no address or model to choose; that is for `--embedder endpoint`")
+    if url or model:
+        return EndpointEmbedder(dimension, endpoint_settings(url=url, model=model))
     make = EMBEDDERS.get(name)
     if make is None:
         near = get_close_matches(name, EMBEDDERS, n=1)

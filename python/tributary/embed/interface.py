@@ -60,6 +60,15 @@ class PartwiseEmbedder(Embedder, Protocol):
         ...
 
 
+@runtime_checkable
+class Announcing(Embedder, Protocol):
+    """An embedder whose use has a price that users want to know before."""
+
+    def announce(self, texts: Sequence[str]) -> None:
+        """Says what embedding these texts will take."""
+        ...
+
+
 def assembled(num_texts: int, dimension: int, parts: Iterator[Part]) -> npt.NDArray[np.float32]:
     """The vectors of parts in the order of the texts: float32 [num_texts, dimension]."""
     vectors = np.empty((num_texts, dimension), dtype=np.float32)

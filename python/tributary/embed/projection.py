@@ -61,4 +61,7 @@ def reduced(vectors: npt.NDArray[np.float32], dimension: int) -> npt.NDArray[np.
     Returns:
         float32 [N, dimension], every row of length one.
     """
-    return unit_rows(vectors @ projection(dimension))
+    columns = projection(dimension)
+    # row by row: a product of matrices may round a row differently beside other rows
+    rows = [vector @ columns for vector in vectors]
+    return unit_rows(np.array(rows, dtype=np.float32).reshape(len(vectors), dimension))

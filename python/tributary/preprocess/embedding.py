@@ -43,9 +43,10 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
     identity = json.dumps(embedder.identity, sort_keys=True)
     with through_cache(embedder) as cached:
         phrases = _headwater.column_phrases(folder)
+        texts = _headwater.vocab_texts(folder)
+        cached.announce([*phrases, *texts])
         vectors = _vectors(cached, phrases, "columns", scratch_dir, watcher)
         _headwater.write_embeddings(folder, "column", vectors, identity)
-        texts = _headwater.vocab_texts(folder)
         vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
         _headwater.write_embeddings(folder, "vocab", vectors, identity)
         return EmbedCounts(cached.num_found, cached.num_made)

@@ -1,0 +1,260 @@
+"""The endpoint's client against servers that fail: nothing lost, nothing paid twice, nothing wrong believed."""
+
+import base64
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import faulty_endpoint as faulty
+from faulty_endpoint import KEY, WIDTH, FaultyEndpoint, true_vectors
+from tributary.embed import endpoint as endpoint_module
+from tributary.embed import make_embedder, through_cache
+from tributary.embed.endpoint import EndpointEmbedder, EndpointError, estimated_tokens
+from tributary.embed.endpoint_settings import EndpointSettings, endpoint_settings
+
+TEXTS = [f"color is {idx}" for idx in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_CACHE", os.fspath(tmp_path / "cache"))
+    monkeypatch.setattr(endpoint_module, "_FIRST_WAIT", 0.01)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _client(server: FaultyEndpoint, said: list[str] | None = None, **settings: Any) -> EndpointEmbedder:
+    options = EndpointSettings(server.url, "m", api_key=KEY, max_texts=10, timeout_seconds=10)
+    announce = (said if said is not None else []).append
+    return EndpointEmbedder(WIDTH, dataclasses.replace(options, **settings), announce=announce)
+
+
+def _assert_right(texts: list[str], vectors: np.ndarray) -> None:
+    np.testing.assert_allclose(vectors, true_vectors(texts), atol=1e-6)
+
+
+def _nan(data: list[dict[str, Any]]) -> None:
+    data[-1]["embedding"] = base64.b64encode(np.full(WIDTH, np.nan, "<f4").tobytes()).decode()
+
+
+def _wrong_width(data: list[dict[str, Any]]) -> None:
+    data[2]["embedding"] = base64.b64encode(np.ones(WIDTH - 1, "<f4").tobytes()).decode()
+
+
+def _same_index(data: list[dict[str, Any]]) -> None:
+    data[5]["index"] = 4
+
+
+def _null(data: list[dict[str, Any]]) -> None:
+    data[0]["embedding"] = None
+
+
+def _foreign_index(data: list[dict[str, Any]]) -> None:
+    data[9]["index"] = 99
+
+
+FAULTS = {
+    "429": faulty.status(429, Retry_After="0.1"),
+    "429 without a time": faulty.status(429),
+    "500": faulty.status(500),
+    "503": faulty.status(503, Retry_After="0"),
+    "slow": faulty.slow(1.2),
+    "half a body": faulty.half_a_body,
+    "not JSON": lambda handler, texts: handler.respond(200, "oops") or True,
+    "short": faulty.changed(lambda data: data.pop(), delivers=lambda idx: False),
+    "reordered": faulty.changed(lambda data: data.reverse(), delivers=lambda idx: True),
+    "duplicate": faulty.changed(_same_index, delivers=lambda idx: idx not in (4, 5)),
+    "foreign index": faulty.changed(_foreign_index, delivers=lambda idx: idx != 9),
+    "wrong width": faulty.changed(_wrong_width, delivers=lambda idx: idx != 2),
+    "NaN": faulty.changed(_nan, delivers=lambda idx: idx != 9),
+    "null": faulty.changed(_null, delivers=lambda idx: idx != 0),
+    "floats": faulty.as_floats,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_failures_that_pass_cost_nothing_twice(fault: str) -> None:
+    with FaultyEndpoint(FAULTS[fault]) as server:
+        client = _client(server, timeout_seconds=1.0 if fault == "slow" else 10.0)
+        _assert_right(TEXTS, client.embed(TEXTS))
+        assert server.paid_twice == []
+        assert set(server.delivered) == set(TEXTS)
+
+
+def test_all_failures_in_one_run() -> None:
+    faults = [fault for name, fault in FAULTS.items() if name != "slow"]
+    with FaultyEndpoint(*faults * 2) as server:
+        texts = [f"shade is {idx}" for idx in range(300)]
+        _assert_right(texts, _client(server).embed(texts))
+        assert server.paid_twice == []
+        assert set(server.delivered.values()) == {1}
+
+
+def test_servers_that_take_few_texts_at_once() -> None:
+    with FaultyEndpoint(always=faulty.at_most(3)) as server:
+        _assert_right(TEXTS, _client(server).embed(TEXTS))
+        assert server.paid_twice == []
+
+
+def test_requests_are_bounded_in_texts_and_tokens() -> None:
+    texts = ["word " * 30 + str(idx) for idx in range(20)]
+    with FaultyEndpoint() as server:
+        _assert_right(texts, _client(server, max_tokens=200).embed(texts))
+        for request in server.requests:
+            assert request["encoding_format"] == "base64"
+            assert "dimensions" not in request
+            assert sum(map(estimated_tokens, request["input"])) <= 200
+
+
+def test_the_refused_text_is_found_and_named() -> None:
+    with FaultyEndpoint(always=faulty.refuses("is 17", f"bad input for {KEY}")) as server:
+        client = _client(server)
+        with pytest.raises(EndpointError, match=r"refuses the text 'color is 17': status 400 \(bad input") as caught:
+            client.embed(TEXTS)
+        assert KEY not in str(caught.value)
+        assert server.paid_twice == []
+
+
+@pytest.mark.parametrize("code", [400, 413, 500])
+def test_texts_that_are_too_long_are_cut_and_reported(code: int) -> None:
+    fault = faulty.refuses("long", "maximum context length is 20 tokens", code, longest=100)
+    texts = [*TEXTS, "a long story " * 40]
+    said: list[str] = []
+    with FaultyEndpoint(always=fault) as server:
+        vectors = _client(server, said).embed(texts)
+    _assert_right(TEXTS, vectors[:-1])
+    assert said == [f"cut to what the endpoint takes: {('a long story ' * 40)[:77] + '...'!r}"]
+
+
+def test_retry_after_holds_every_request_back() -> None:
+    with FaultyEndpoint(faulty.status(429, Retry_After="0.6")) as server:
+        _client(server, max_concurrency=1).embed(TEXTS)
+        assert server.times[1] - server.times[0] >= 0.55
+
+
+def test_a_server_that_never_recovers_is_given_up() -> None:
+    busy = faulty.status(429, "slow down", Retry_After="3600")
+    expected = r"127.0.0.1 \(m\): status 429 \(slow down\); .* did not help"
+    with FaultyEndpoint(always=busy) as server, pytest.raises(EndpointError, match=expected):
+        _client(server).embed(TEXTS)
+    with FaultyEndpoint(always=FAULTS["NaN"]) as server, pytest.raises(EndpointError, match="not finite, 4 times"):
+        _client(server).embed(TEXTS[:10])
+
+
+def test_concurrency_grows_with_success() -> None:
+    texts = [f"text {idx}" for idx in range(120)]
+    with FaultyEndpoint(always=lambda handler, _: __import__("time").sleep(0.02) or False) as server:
+        _client(server, max_texts=2, max_concurrency=8).embed(texts)
+        assert 5 <= server.most_at_once <= 8
+
+
+def test_what_was_paid_for_is_kept_when_the_run_fails() -> None:
+    poison = faulty.refuses("poison", "forbidden word")
+    texts = [*TEXTS, "poison"]
+    with FaultyEndpoint(always=poison) as server:
+        with pytest.raises(EndpointError), through_cache(_client(server)) as cached:
+            cached.embed(texts)
+        server.always = None
+        with through_cache(_client(server)) as cached:
+            _assert_right_f16(texts, cached.embed(texts))
+        assert server.paid_twice == []
+        assert set(server.delivered) == set(texts)
+
+
+def _assert_right_f16(texts: list[str], vectors: np.ndarray) -> None:
+    np.testing.assert_allclose(vectors, true_vectors(texts), atol=1e-3)
+
+
+def test_a_second_run_sends_nothing_and_the_first_says_what_it_sends() -> None:
+    said: list[str] = []
+    with FaultyEndpoint() as server:
+        for _ in range(2):
+            with through_cache(_client(server, said)) as cached:
+                cached.announce([*TEXTS, *TEXTS])
+                cached.embed(TEXTS)
+        assert sum(server.asked.values()) == 40
+    assert len(said) == 1
+    assert said[0].startswith("sending 40 distinct texts, about ")
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 429])
+def test_the_key_shows_nowhere(code: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    message = f"insufficient_quota: bad key {KEY}"
+    with FaultyEndpoint(always=faulty.status(code, message)) as server:
+        client = _client(server)
+        with pytest.raises(EndpointError) as caught:
+            client.embed(TEXTS)
+    assert len(server.requests) <= 4
+    shown = [str(caught.value), repr(caught.value.__cause__), repr(client._settings), str(client.identity), caplog.text]
+    assert not [text for text in shown if KEY in text]
+
+
+def test_unreachable_servers_are_named() -> None:
+    settings = EndpointSettings("http://127.0.0.1:9/v1", "m", deadline_seconds=0.05)
+    with pytest.raises(EndpointError, match=r"127.0.0.1 \(m\): the connection failed"):
+        EndpointEmbedder(16, settings).embed(["a"])
+
+
+def test_dimension_is_cut_here_or_asked_of_the_server() -> None:
+    with FaultyEndpoint() as server:
+        settings = EndpointSettings(server.url, "m", api_key=KEY)
+        cut = EndpointEmbedder(16, settings).embed(["a"])
+        expected = true_vectors(["a"])[:, :16]
+        np.testing.assert_allclose(cut, expected / np.linalg.norm(expected), atol=1e-6)
+        with pytest.raises(EndpointError, match="have 48 numbers, fewer than the 64 asked for"):
+            EndpointEmbedder(64, settings).embed(["a"])
+        asking = dataclasses.replace(settings, server_reduces=True)
+        assert EndpointEmbedder(WIDTH, asking).embed(["a"]).shape == (1, WIDTH)
+        assert server.requests[-1]["dimensions"] == WIDTH
+    identities = [EndpointEmbedder(16, options).identity for options in (settings, asking)]
+    assert [identity["reduction"] for identity in identities] == ["truncated", "server"]
+
+
+def test_settings_come_from_the_environment() -> None:
+    own = {"TRIBUTARY_EMBEDDER_URL": "https://e.example/v1", "TRIBUTARY_EMBEDDER_MODEL": "m", "BASETEN_API_KEY": KEY}
+    assert endpoint_settings(environment=own).api_key != KEY  # a key goes only where it belongs
+    assert not endpoint_settings(environment=own).server_reduces
+    assert endpoint_settings(environment={**own, "TRIBUTARY_EMBEDDER_REDUCTION": "server"}).server_reduces
+    assert endpoint_settings(environment={**own, "TRIBUTARY_EMBEDDER_API_KEY": "k2"}).api_key == "k2"
+    baseten = {"BASETEN_EMBEDDER_URL": "https://model-1.api.baseten.co/v1", "BASETEN_API_KEY": KEY}
+    settings = endpoint_settings(model="m", environment=baseten)
+    assert (settings.url, settings.api_key) == (baseten["BASETEN_EMBEDDER_URL"], KEY)
+    for broken, message in [
+        ({}, "no address; set TRIBUTARY_EMBEDDER_URL"),
+        ({"TRIBUTARY_EMBEDDER_URL": "localhost:8000"}, "must begin with http"),
+        ({"TRIBUTARY_EMBEDDER_URL": f"https://u:{KEY}@e.example/v1"}, "must hold no user, key or query"),
+        ({"TRIBUTARY_EMBEDDER_URL": "https://e.example/v1"}, "no model; set TRIBUTARY_EMBEDDER_MODEL"),
+    ]:
+        with pytest.raises(ValueError, match=message) as caught:
+            endpoint_settings(environment=broken)
+        assert KEY not in str(caught.value)
+
+
+def test_preprocess_through_an_endpoint(shop, tmp_path: Path, tributary_command) -> None:
+    faults = [FAULTS[name] for name in ("429", "500", "half a body", "short", "reordered", "floats")]
+    with FaultyEndpoint(*faults) as server:
+        variables = {
+            "TRIBUTARY_EMBEDDER_URL": server.url,
+            "TRIBUTARY_EMBEDDER_API_KEY": KEY,
+        }
+        done = tributary_command("preprocess", shop.write(), tmp_path / "db", "--embedder", "hash")
+        assert done.returncode == 0, done.stderr
+        arguments = ("embed", tmp_path / "db", "--embedder", "endpoint", "--dimension", "32", "--embedder-model", "m")
+        done = tributary_command(*arguments, **variables)
+        assert done.returncode == 0, done.stderr
+        assert "distinct texts" in done.stderr
+        assert server.paid_twice == []
+        again = tributary_command(*arguments, **variables)
+        assert " 0 made" in again.stdout
+    for path in (tmp_path / "db").rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes()
+    with pytest.raises(ValueError, match="embedder `endpoint`: no address"):
+        make_embedder("endpoint")
+    with pytest.raises(ValueError, match="embedder `hash` has no address or model to choose"):
+        make_embedder("hash", model="m")
