@@ -71,7 +71,7 @@ fn counted_order(times: &[i64]) -> Option<Vec<u32>> {
     let mut step = max.abs_diff(min);
     for time in known() {
         let distance = time.abs_diff(min);
-        if step == 0 || distance % step != 0 {
+        if !distance.is_multiple_of(step) {
             step = greatest_divisor(distance, step);
         }
     }
@@ -81,7 +81,9 @@ fn counted_order(times: &[i64]) -> Option<Vec<u32>> {
     }
     let place = |time: i64| if time == i64::MAX { points - 1 } else { time.abs_diff(min) / step.max(1) } as usize;
     let mut next = vec![0u32; points as usize + 1];
-    times.iter().for_each(|&time| next[place(time) + 1] += 1);
+    for &time in times {
+        next[place(time) + 1] += 1;
+    }
     for point in 0..points as usize {
         next[point + 1] += next[point];
     }
