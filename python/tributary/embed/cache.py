@@ -29,6 +29,7 @@ FOLDER_VARIABLE = "TRIBUTARY_CACHE"
 """Environment variable: another folder, or `off` for no cache."""
 
 FILE = "embeddings.sqlite"
+_FASTER_THAN_CACHE = ("hash", "local-static")
 _BUSY_SECONDS = 120.0
 _KEYS_PER_QUERY = 500
 _TABLES = """
@@ -254,8 +255,8 @@ class CachedEmbedder:
 
 @contextmanager
 def through_cache(embedder: Embedder) -> Iterator[CachedEmbedder]:
-    """An embedder behind the user's cache while the context lasts; feature hashing is faster than looking up."""
-    folder = None if embedder.identity["kind"] == "hash" else cache_folder()
+    """An embedder behind the cache while the context lasts, unless making vectors is faster than finding them."""
+    folder = None if embedder.identity["kind"] in _FASTER_THAN_CACHE else cache_folder()
     if folder is None:
         yield CachedEmbedder(embedder, None)
         return

@@ -8,6 +8,7 @@ from tributary.embed.endpoint_settings import endpoint_settings
 from tributary.embed.feature_hash import FeatureHashEmbedder
 from tributary.embed.interface import Embedder
 from tributary.embed.local import LocalEmbedder
+from tributary.embed.static import StaticEmbedder
 
 DEFAULT_DIMENSION = 256
 
@@ -15,6 +16,7 @@ EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
     "endpoint": lambda dimension: EndpointEmbedder(dimension, endpoint_settings()),
     "hash": FeatureHashEmbedder,
     "local": LocalEmbedder,
+    "local-static": StaticEmbedder,
 }
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # Length in tokens -> texts of a batch: about 1,024 tokens each, which fills a core without leaving its cache.
-ROWS = {6: 176, 8: 128, 12: 96, 16: 64, 24: 48, 32: 32, 48: 24, 64: 16, 96: 12, 128: 8, 192: 6, 256: 4}
+ROWS = {4: 256, 6: 176, 8: 128, 12: 96, 16: 64, 24: 48, 32: 32, 48: 24, 64: 16, 96: 12, 128: 8, 192: 6, 256: 4}
 MAX_TOKENS = max(ROWS)
 _ACCELERATOR_FACTOR = 32  # batches of an accelerator are larger by this
 _MAX_CHARACTERS = 8 * MAX_TOKENS * 4  # of a text; the tokenizer need not read what truncation drops anyway
@@ -73,9 +73,24 @@ class LocalEmbedder:
 
     def embed_parts(self, texts: Sequence[str]) -> Iterator[Part]:
         """The vectors of some texts, batch by batch, long texts first."""
-        if not texts:
+        yield from self._token_parts(self.token_ids(texts))
+
+    def embed_tokens(self, tokens: list[list[int]]) -> npt.NDArray[np.float32]:
+        """The vectors of texts given as token ids: float32 [len(tokens), dimension].
+
+        Args:
+            tokens: Ids of each text, the marks at both ends included, at most 256.
+        """
+        return assembled(len(tokens), self._dimension, self._token_parts(tokens))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are."""
+        return self._opened_tokenizer().get_vocab_size()
+
+    def _token_parts(self, tokens: list[list[int]]) -> Iterator[Part]:
+        if not tokens:
             return
-        tokens = self.token_ids(texts)
         self._load()
         factor = self._batch_factor()
         batches = list(_batches(tokens, factor))
@@ -89,11 +104,14 @@ class LocalEmbedder:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of some texts, with the model's marks at both ends, at most 256 each."""
+        readable = [normalised(text[:_MAX_CHARACTERS]) for text in texts]
+        return [encoding.ids for encoding in self._opened_tokenizer().encode_batch_fast(readable)]
+
+    def _opened_tokenizer(self) -> "Tokenizer":
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = _open_tokenizer(self._folder)
-        readable = [normalised(text[:_MAX_CHARACTERS]) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(readable)]
+            return self._tokenizer
 
     def _run(self, tokens: list[list[int]], batch: _Batch, factor: int) -> npt.NDArray[np.float32]:
         length, members = batch
