@@ -10,6 +10,10 @@ use headwater::prefetch::Next;
 use headwater::sampler::{BATCH_FIELDS, Batch, Sampler, SamplerConfig};
 use headwater::{Database, Error, Result};
 
+/// As in the Python module.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time of this process, user and system, in seconds (Linux: in ticks of 10 ms).
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

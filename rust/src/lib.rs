@@ -22,6 +22,11 @@ pub mod schema;
 mod stype;
 pub mod timestamp;
 
+/// Only in the Python module; users of the library choose their own.
+#[cfg(feature = "python")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub use database::{
     ChildrenView, Database, GRAPH_FILE, Key, TableView, TaskView, VOCABULARY_FILE, Vectors, VectorsFile, View,
     table_layout,

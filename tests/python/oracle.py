@@ -1,7 +1,7 @@
 """The sampler again, slow and obvious: pure Python over the raw parquet files and `metadata.json`.
 
 Written from `documentation/sampling.md`, `batch.md` and `data_model.md` alone. It shares nothing with the native
-module but the numbering of the vocabulary (`text_ids`) and, for tasks whose splits come from the named hash, those
+module but the numbering of the vocabulary (`texts`) and, for tasks whose splits come from the named hash, those
 splits; every key, time, z-score, draw and cell is its own.
 """
 
@@ -159,10 +159,13 @@ class OracleDatabase:
         self,
         raw: Path,
         metadata: Mapping[str, Any],
-        text_ids: Mapping[str, int],
+        texts: Sequence[str],
         hashed_splits: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
-        self.raw, self.text_ids = raw, text_ids
+        self.raw = raw
+        # a text that several tasks bring along has several ids; the last one stands for all of them
+        self.text_ids = {text: idx for idx, text in enumerate(texts)}
+        self.same_text = [self.text_ids[text] for text in texts]
         self.tables = [self._table(name, description) for name, description in metadata["tables"].items()]
         self.table_ids = {table.name: idx for idx, table in enumerate(self.tables)}
         self._link()
@@ -597,13 +600,17 @@ PADDING = {
 }
 
 
-def assert_context(batch: Mapping[str, Any], b: int, expected: Mapping[str, Any] | None) -> None:
+def assert_context(
+    batch: Mapping[str, Any], b: int, expected: Mapping[str, Any] | None, same_text: Sequence[int]
+) -> None:
     """Context `b` of a native batch is `expected` (None: padding), field by field, padding included."""
     import numpy as np
 
     assert set(batch) == set(PADDING)
     for name, padding in PADDING.items():
         found = batch[name][b]
+        if name in ("cell_vocab", "target_vocab"):
+            found = np.array([*same_text, -1], found.dtype)[found]  # -1, for none, stays
         wanted = np.full(found.shape, padding, found.dtype)
         if expected is not None:
             value = expected[name]
@@ -626,4 +633,4 @@ def assert_batches(sampler: Any, oracle: Oracle, steps: Sequence[int]) -> None:
     for step in steps:
         batch = sampler.batch(step)
         for b, seed in enumerate(oracle.seeds(step)):
-            assert_context(batch, b, None if seed is None else oracle.context(*seed))
+            assert_context(batch, b, None if seed is None else oracle.context(*seed), oracle.db.same_text)

@@ -25,8 +25,8 @@ _SHARED = Path(os.environ.get("TRIBUTARY_SHARED_DATA", _ROOT.parent / "shared" /
 
 def _pair(raw: Path, metadata: dict[str, Any], folder: Path) -> tuple[_headwater.Database, OracleDatabase]:
     database = process(raw, metadata, folder)
-    text_ids = {text: idx for idx, text in enumerate(_headwater.vocab_texts(folder))}
-    return database, OracleDatabase(raw, metadata, text_ids, lambda task: database.task_seeds(task)["split"])
+    texts = _headwater.vocab_texts(folder)
+    return database, OracleDatabase(raw, metadata, texts, lambda task: database.task_seeds(task)["split"])
 
 
 def _real(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
@@ -170,7 +170,7 @@ def _add_task(draw: st.DrawFn, name: str, files: dict[str, pa.Table], metadata: 
 def _add_labels(draw: st.DrawFn, name: str, files: dict[str, pa.Table], described: dict[str, Any]) -> None:
     stype = draw(st.sampled_from(["numerical", "timestamp", "boolean", "categorical", "text"]))
     keys = files[described["anchor_table"]]["id"].to_pylist()
-    size = draw(st.integers(1, 12))
+    size = draw(st.integers(1, 24))
     labels: dict[str, pa.Array] = {
         "id": pa.array(draw(st.lists(st.sampled_from(keys), min_size=size, max_size=size))),
         "answer": pa.array(draw(st.lists(st.none() | _cells[stype], min_size=size, max_size=size)), _TYPES[stype]),

@@ -110,6 +110,11 @@ impl RecordLayout {
         self.num_children
     }
 
+    /// Where the cell of the `column`-th column lies: its word in the record, or its bit among the booleans.
+    pub(crate) fn place(&self, column: usize) -> usize {
+        self.cells[column].at
+    }
+
     /// Reads the record in `words`, which must be one stride long.
     ///
     /// # Panics
@@ -135,7 +140,7 @@ pub struct Record<'a> {
     words: &'a [u32],
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
     /// The row's time, microseconds; [`ALWAYS_VISIBLE`] or [`NEVER_VISIBLE`] where it has none.
     #[inline]
     pub fn time(&self) -> i64 {
@@ -163,6 +168,30 @@ impl Record<'_> {
     #[inline]
     pub fn is_valid(&self, column: usize) -> bool {
         bitmap::get(&self.words[self.layout.valid_at..self.layout.booleans_at], column)
+    }
+
+    /// One bit per column: the cell has a value.
+    #[inline]
+    pub(crate) fn valid(&self) -> &'a [u32] {
+        &self.words[self.layout.valid_at..self.layout.booleans_at]
+    }
+
+    /// The number or vocabulary id at a [`RecordLayout::place`].
+    #[inline]
+    pub(crate) fn word(&self, place: usize) -> u32 {
+        self.words[place]
+    }
+
+    /// The moment at a [`RecordLayout::place`].
+    #[inline]
+    pub(crate) fn moment(&self, place: usize) -> i64 {
+        join(self.words[place], self.words[place + 1])
+    }
+
+    /// The truth value at a [`RecordLayout::place`].
+    #[inline]
+    pub(crate) fn truth(&self, place: usize) -> bool {
+        bitmap::get(&self.words[self.layout.booleans_at..], place)
     }
 
     /// The value of the `column`-th column, or `None` where it is null.

@@ -262,56 +262,62 @@ impl Cells<'_> {
         self.has_target
     }
 
-    /// Appends a cell without a value and answers its position; there must be a place for it.
+    /// Appends a cell without a value and answers its position; there must be a place for it. Its row is written by
+    /// [`Self::end_row`].
     #[inline]
-    fn push(&mut self, row: usize, column: i32, stype: Stype) -> usize {
+    fn push(&mut self, column: i32, stype: Stype) -> usize {
         let at = self.len;
-        self.row[at] = row as i16;
         self.column[at] = column;
         self.stype[at] = stype.code() as i8;
-        self.is_padding[at] = false;
         self.len += 1;
         at
     }
 
+    /// Says that the cells from position `start` on are those of a row.
+    #[inline]
+    pub fn end_row(&mut self, start: usize, row: usize) {
+        self.row[start..self.len].fill(row as i16);
+        self.is_padding[start..self.len].fill(false);
+    }
+
     /// A present identifier.
     #[inline]
-    pub fn identifier(&mut self, row: usize, column: i32) {
-        self.push(row, column, Stype::Identifier);
+    pub fn identifier(&mut self, column: i32) {
+        self.push(column, Stype::Identifier);
     }
 
     /// A number or a truth value.
     #[inline]
-    pub fn value(&mut self, row: usize, column: i32, stype: Stype, value: f32) {
-        let at = self.push(row, column, stype);
+    pub fn value(&mut self, column: i32, stype: Stype, value: f32) {
+        let at = self.push(column, stype);
         self.value[at] = value;
     }
 
     /// A categorical or text value.
     #[inline]
-    pub fn vocab(&mut self, row: usize, column: i32, stype: Stype, id: u32) {
-        let at = self.push(row, column, stype);
+    pub fn vocab(&mut self, column: i32, stype: Stype, id: u32) {
+        let at = self.push(column, stype);
         self.vocab[at] = id as i32;
     }
 
     /// A moment.
     #[inline]
-    pub fn timestamp(&mut self, row: usize, column: i32, time_us: i64, statistics: &TimeStatistics) {
-        let at = self.push(row, column, Stype::Timestamp);
+    pub fn timestamp(&mut self, column: i32, time_us: i64, statistics: &TimeStatistics) {
+        let at = self.push(column, Stype::Timestamp);
         self.value[at] = statistics.z_score(time_us);
         self.calendar[7 * at..7 * at + 7].copy_from_slice(&calendar(time_us));
     }
 
     /// A cell without a value.
     #[inline]
-    pub fn null(&mut self, row: usize, column: i32, stype: Stype) {
-        let at = self.push(row, column, stype);
+    pub fn null(&mut self, column: i32, stype: Stype) {
+        let at = self.push(column, stype);
         self.is_null[at] = true;
     }
 
     /// The target; answers its position.
-    pub fn target(&mut self, row: usize, column: i32, stype: Stype) -> usize {
-        let at = self.push(row, column, stype);
+    pub fn target(&mut self, column: i32, stype: Stype) -> usize {
+        let at = self.push(column, stype);
         self.is_target[at] = true;
         self.has_target = true;
         at
@@ -354,10 +360,11 @@ mod tests {
         let mut batch = Batch::with_capacity(Shape { contexts: 1, cells: 2, rows: 1, parents: 1 }).unwrap();
         let mut canvas = batch.push();
         assert!(!canvas.cells.is_full());
-        canvas.cells.identifier(0, 5);
+        canvas.cells.identifier(5);
         assert!(canvas.cells.is_full());
-        assert_eq!(canvas.cells.target(0, 7, Stype::Boolean), 1);
+        assert_eq!(canvas.cells.target(7, Stype::Boolean), 1);
         assert!(canvas.cells.is_full() && canvas.cells.has_target());
+        canvas.cells.end_row(0, 0);
         assert_eq!(batch.cell_column, [5, 7]);
         assert_eq!(batch.cell_is_target, [false, true]);
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::collate::Canvas;
+use super::collate::{Canvas, Cells};
 use super::config::{Identifiers, SamplerConfig, Strategy};
 use super::frontier::{ChildList, Draws, Frontier, Via, Visit};
 use super::plan::{ColumnPlan, TablePlan, TaskPlan};
@@ -14,14 +14,18 @@ use super::seeds::Seed;
 use super::temporal::{END_OF_TIME, Label, Visibility};
 use crate::database::{TaskView, View};
 use crate::format::prefetch_read;
-use crate::format::record::{Cell, Record};
+use crate::format::record::Record;
 use crate::ids::RowId;
 use crate::manifest::TimeStatistics;
 use crate::stype::Stype;
 
-/// Draws made ahead of their use: first the place in the list is on its way from memory, then the row.
+/// Draws made ahead of their use: the place in the list is on its way from memory, the row is.
 const EDGES_AHEAD: usize = 8;
 const ROWS_AHEAD: usize = 8;
+/// Of those, draws whose row's parents are on their way, too.
+const PARENTS_AHEAD: usize = 4;
+/// Lists whose last time is fetched before their turn.
+const LISTS_AHEAD: usize = 4;
 
 /// What one context came to.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,7 @@ pub struct Walker<'a> {
     draws: Draws,
     turn: Option<Turn>,
     edges: VecDeque<Drawn>,
+    rows: VecDeque<Drawn>,
     children: VecDeque<Drawn>,
     rng: Rng,
 }
@@ -104,7 +109,8 @@ impl<'a> Walker<'a> {
             draws: Draws::new(),
             turn: None,
             edges: VecDeque::with_capacity(EDGES_AHEAD),
-            children: VecDeque::with_capacity(ROWS_AHEAD),
+            rows: VecDeque::with_capacity(ROWS_AHEAD),
+            children: VecDeque::with_capacity(PARENTS_AHEAD),
             rng: Rng::default(),
         }
     }
@@ -134,6 +140,7 @@ impl<'a> Walker<'a> {
         self.frontier.clear();
         self.turn = None;
         self.edges.clear();
+        self.rows.clear();
         self.children.clear();
         let words = [self.config.rng_seed, seed.epoch, u64::from(seed.task.0), u64::from(seed.index)];
         self.rng = Rng::new(hash(Domain::Context, &words));
@@ -198,11 +205,9 @@ impl<'a> Walker<'a> {
         }
         let (from, hop) = (local as u32, visit.hop + 1);
         if asked.plan.has_history && visit.table == asked.plan.anchor_table {
-            let bounds = &asked.seeds.indptr[visit.row as usize..visit.row as usize + 2];
-            let (start, len) = (bounds[0], bounds[1] - bounds[0]);
-            if len > 0 {
-                self.frontier.wait(ChildList { key: asked.plan.key, table: asked.plan.table, from, hop, start, len });
-            }
+            // where its seeds lie is looked up when its turn comes, which it seldom does
+            let (start, len) = (visit.row, 0);
+            self.frontier.wait(ChildList { key: asked.plan.key, table: asked.plan.table, from, hop, start, len });
         }
         for link in &plan.children {
             let range = record.children(link.slot);
@@ -217,20 +222,22 @@ impl<'a> Walker<'a> {
     fn visit_seed(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
         let (plan, seeds, seed) = (asked.plan, asked.seeds, visit.row as usize);
         let time = seeds.times[seed];
+        let start = canvas.cells.len();
         if let Some(column) = plan.time_column
             && !canvas.cells.is_full()
         {
             if time != END_OF_TIME {
-                canvas.cells.timestamp(local, column, time, &self.time);
+                canvas.cells.timestamp(column, time, &self.time);
             } else if self.config.null_cells {
-                canvas.cells.null(local, column, Stype::Timestamp);
+                canvas.cells.null(column, Stype::Timestamp);
             }
         }
         if local == 0 {
-            *canvas.target_cell = canvas.cells.target(local, plan.target_column, plan.target_stype) as i32;
+            *canvas.target_cell = canvas.cells.target(plan.target_column, plan.target_stype) as i32;
         } else if !canvas.cells.is_full() {
-            self.write_label(asked, seed, local, canvas);
+            self.write_label(asked, seed, canvas);
         }
+        canvas.cells.end_row(start, local);
         write_row(canvas, local, visit, asked.visibility.age_days(time));
         let hop = visit.hop + 1;
         let anchor = Visit {
@@ -287,19 +294,32 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Keeps the draws ahead full. Lists take turns in a fixed order, so drawing early changes no draw.
+    /// Keeps the draws ahead full: of a draw, first its place in the list, then its row, then the parents of the row
+    /// are on their way from memory. Lists take turns in a fixed order, so drawing early changes no draw.
     fn draw_ahead(&mut self, asked: Asked<'a>) {
-        while self.children.len() < ROWS_AHEAD {
-            while self.edges.len() < EDGES_AHEAD {
-                let Some(drawn) = self.draw(asked) else { break };
-                self.edges.push_back(drawn);
+        while self.children.len() < PARENTS_AHEAD {
+            while self.rows.len() < ROWS_AHEAD {
+                while self.edges.len() < EDGES_AHEAD {
+                    let Some(drawn) = self.draw(asked) else { break };
+                    self.edges.push_back(drawn);
+                }
+                let Some(Drawn { list, at }) = self.edges.pop_front() else { break };
+                let row = self.indices(asked, &list)[at as usize];
+                if let Some(table) = self.view.tables.get(list.table as usize) {
+                    table.prefetch(RowId(row));
+                }
+                self.rows.push_back(Drawn { list, at: row });
             }
-            let Some(Drawn { list, at }) = self.edges.pop_front() else { break };
-            let row = self.indices(asked, &list)[at as usize];
-            if let Some(table) = self.view.tables.get(list.table as usize) {
-                table.prefetch(RowId(row));
+            let Some(drawn) = self.rows.pop_front() else { break };
+            if let Some(plan) = asked.plan.tables.get(drawn.list.table as usize) {
+                let record = self.view.tables[drawn.list.table as usize].record(RowId(drawn.at));
+                for link in &plan.parents {
+                    if let Some(parent) = record.parent(link.slot) {
+                        self.view.tables[link.table as usize].prefetch(RowId(parent));
+                    }
+                }
             }
-            self.children.push_back(Drawn { list, at: row });
+            self.children.push_back(drawn);
         }
     }
 
@@ -338,14 +358,22 @@ impl<'a> Walker<'a> {
 
     /// Starts the turn of the next list.
     fn next_turn(&mut self, asked: Asked<'a>) -> Option<Turn> {
-        let list = self.frontier.next_list()?;
-        let range = list.start as usize..list.start as usize + list.len as usize;
+        let mut list = self.frontier.next_list()?;
+        if let Some(later) = self.frontier.later_list(LISTS_AHEAD)
+            && !is_history(asked.plan, later)
+        {
+            prefetch_read(self.view.children[later.key as usize].times, (later.start + later.len) as usize - 1);
+        }
         let visible = if is_history(asked.plan, &list) {
-            asked.visibility.label_prefix(&asked.seeds.index_times[range], asked.plan.horizon)
+            let bounds = &asked.seeds.indptr[list.start as usize..list.start as usize + 2];
+            (list.start, list.len) = (bounds[0], bounds[1] - bounds[0]);
+            let times = &asked.seeds.index_times[bounds[0] as usize..bounds[1] as usize];
+            asked.visibility.label_prefix(times, asked.plan.horizon)
         } else {
+            let range = list.start as usize..list.start as usize + list.len as usize;
             asked.visibility.prefix(&self.view.children[list.key as usize].times[range])
-        } as u32;
-        self.draws.start(visible);
+        };
+        self.draws.start(visible as u32);
         Some(Turn { list, quota: self.config.num_neighbors })
     }
 
@@ -360,56 +388,77 @@ impl<'a> Walker<'a> {
         local: usize,
         canvas: &mut Canvas<'_>,
     ) {
-        let target = asked.plan.target.filter(|_| visit.table == asked.plan.anchor_table);
         let cells = &mut canvas.cells;
-        let before = cells.len();
-        for column in &plan.columns {
-            if let Some(target) = target
-                && column.position == target.position
-            {
-                if local == 0 {
-                    *canvas.target_cell = cells.target(local, asked.plan.target_column, asked.plan.target_stype) as i32;
-                    continue;
-                } else if target.is_removed || !asked.shows_target_of(visit.row) {
-                    continue;
-                }
-            }
-            if cells.is_full() {
-                // the target, which has a place of its own, may follow
-                if cells.has_target() {
-                    return;
-                }
-                continue;
-            }
-            match record.cell(column.position) {
-                Some(Cell::Identifier) => cells.identifier(local, column.id),
-                Some(Cell::Numerical(value)) => cells.value(local, column.id, column.stype, value),
-                Some(Cell::Boolean(value)) => {
-                    cells.value(local, column.id, column.stype, f32::from(u8::from(value)));
-                }
-                Some(Cell::Timestamp(time_us)) => cells.timestamp(local, column.id, time_us, &self.time),
-                Some(Cell::Categorical(id) | Cell::Text(id)) => cells.vocab(local, column.id, column.stype, id),
-                None if self.config.null_cells => cells.null(local, column.id, column.stype),
-                None => {}
+        let start = cells.len();
+        // the position of the masked target, or of a target that stays hidden
+        let (mut masked, mut hidden) = (usize::MAX, usize::MAX);
+        if let Some(target) = asked.plan.target
+            && visit.table == asked.plan.anchor_table
+        {
+            if local == 0 {
+                masked = target.position;
+            } else if target.is_removed || !asked.shows_target_of(visit.row) {
+                hidden = target.position;
             }
         }
-        if cells.len() == before && self.config.identifiers == Identifiers::Needed {
+        for (word, (&valid, &shown)) in record.valid().iter().zip(&plan.shown).enumerate() {
+            let mut bits = if self.config.null_cells { shown } else { shown & valid };
+            if masked / 32 == word {
+                bits |= 1 << (masked % 32);
+            }
+            if hidden / 32 == word {
+                bits &= !(1 << (hidden % 32));
+            }
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                let column = &plan.columns[32 * word + bit as usize];
+                if column.position == masked {
+                    *canvas.target_cell = cells.target(column.id, column.stype) as i32;
+                } else if cells.is_full() {
+                    // the target, which has a place of its own, may follow
+                    if cells.has_target() {
+                        cells.end_row(start, local);
+                        return;
+                    }
+                } else if valid >> bit & 1 == 1 {
+                    self.write_cell(column, record, cells);
+                } else {
+                    cells.null(column.id, column.stype);
+                }
+            }
+        }
+        if cells.len() == start && self.config.identifiers == Identifiers::Needed {
             let present = |column: &&ColumnPlan| record.is_valid(column.position);
             if let Some(column) = plan.spare_identifiers.iter().find(present) {
-                cells.identifier(local, column.id);
+                cells.identifier(column.id);
             }
+        }
+        cells.end_row(start, local);
+    }
+
+    /// Writes a cell that has a value.
+    #[inline]
+    fn write_cell(&self, column: &ColumnPlan, record: &Record<'_>, cells: &mut Cells<'_>) {
+        let (id, place) = (column.id, column.place);
+        match column.stype {
+            Stype::Identifier => cells.identifier(id),
+            Stype::Numerical => cells.value(id, column.stype, f32::from_bits(record.word(place))),
+            Stype::Boolean => cells.value(id, column.stype, f32::from(u8::from(record.truth(place)))),
+            Stype::Timestamp => cells.timestamp(id, record.moment(place), &self.time),
+            Stype::Categorical | Stype::Text => cells.vocab(id, column.stype, record.word(place)),
         }
     }
 
     /// Writes the label of an earlier seed.
-    fn write_label(&self, asked: Asked<'a>, seed: usize, local: usize, canvas: &mut Canvas<'_>) {
+    fn write_label(&self, asked: Asked<'a>, seed: usize, canvas: &mut Canvas<'_>) {
         let (column, stype) = (asked.plan.target_column, asked.plan.target_stype);
         let cells = &mut canvas.cells;
         match stype {
-            Stype::Identifier => cells.identifier(local, column),
-            Stype::Numerical | Stype::Boolean => cells.value(local, column, stype, asked.seeds.values[seed]),
-            Stype::Timestamp => cells.timestamp(local, column, asked.seeds.label_times[seed], &self.time),
-            Stype::Categorical | Stype::Text => cells.vocab(local, column, stype, asked.seeds.vocab[seed]),
+            Stype::Identifier => cells.identifier(column),
+            Stype::Numerical | Stype::Boolean => cells.value(column, stype, asked.seeds.values[seed]),
+            Stype::Timestamp => cells.timestamp(column, asked.seeds.label_times[seed], &self.time),
+            Stype::Categorical | Stype::Text => cells.vocab(column, stype, asked.seeds.vocab[seed]),
         }
     }
 }

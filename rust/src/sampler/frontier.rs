@@ -246,6 +246,12 @@ impl Frontier {
         self.lists.push(list);
     }
 
+    /// A list further down the queue, to be got ready for its turn.
+    #[inline]
+    pub fn later_list(&self, ahead: usize) -> Option<&ChildList> {
+        self.lists.get(self.next_list + ahead)
+    }
+
     /// Takes the list whose turn it is.
     #[inline]
     pub fn next_list(&mut self) -> Option<ChildList> {

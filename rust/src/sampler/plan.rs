@@ -1,15 +1,19 @@
 //! What a context of a task may show of each table, resolved once per sampler.
 
 use super::config::{Identifiers, SamplerConfig};
+use crate::bitmap;
+use crate::database::table_layout;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, TableManifest, TaskKind, TaskManifest};
+use crate::manifest::{ColumnManifest, Manifest, TableManifest, TaskKind, TaskManifest};
 use crate::stype::Stype;
 
 /// One column that is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct ColumnPlan {
-    /// Its position in the table's records.
+    /// Its position among the table's columns.
     pub position: usize,
+    /// Where its cell lies in a record.
+    pub place: usize,
     /// Its id over the whole database.
     pub id: i32,
     /// Its semantic type.
@@ -30,8 +34,10 @@ pub struct LinkPlan {
 /// What is shown of one table and where it leads.
 #[derive(Clone, Debug)]
 pub struct TablePlan {
-    /// Columns shown, in order.
+    /// All columns, shown or not, by position.
     pub columns: Vec<ColumnPlan>,
+    /// One bit per column: it is shown.
+    pub shown: Vec<u32>,
     /// Identifiers of which the first one present is shown where a row would have no cell.
     pub spare_identifiers: Vec<ColumnPlan>,
     /// Keys this table holds.
@@ -123,18 +129,30 @@ impl TablePlan {
         target: Option<usize>,
         config: &SamplerConfig,
     ) -> Self {
-        let shown = table
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(position, column)| Some(*position) == target || !task.remove_columns.contains(&column.id));
-        let (spare, columns) = shown
-            .map(|(position, column)| ColumnPlan { position, id: column.id.0 as i32, stype: column.stype })
-            .partition(|column| config.identifiers == Identifiers::Needed && column.stype == Stype::Identifier);
+        let layout = table_layout(manifest, table);
+        let column_plan = |(position, column): (usize, &ColumnManifest)| ColumnPlan {
+            position,
+            place: layout.place(position),
+            id: column.id.0 as i32,
+            stype: column.stype,
+        };
+        let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(column_plan).collect();
+        let (mut shown, mut spare) = (vec![0; bitmap::words(columns.len())], vec![]);
+        for (plan, column) in columns.iter().zip(&table.columns) {
+            if Some(plan.position) != target && task.remove_columns.contains(&column.id) {
+                continue;
+            }
+            if config.identifiers == Identifiers::Needed && column.stype == Stype::Identifier {
+                spare.push(*plan);
+            } else {
+                bitmap::set(&mut shown, plan.position, true);
+            }
+        }
         let parents = table.foreign_keys.iter().enumerate();
         let children = manifest.foreign_keys().filter(|(_, key)| key.parent_table == table.id).enumerate();
         Self {
             columns,
+            shown,
             spare_identifiers: spare,
             parents: parents.map(|(slot, key)| LinkPlan { slot, key: key.id.0, table: key.parent_table.0 }).collect(),
             children: children

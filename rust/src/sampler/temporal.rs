@@ -84,32 +84,46 @@ impl Visibility {
 
 /// Second of minute, minute of hour, hour of day, day of week (Monday 0), day of month (1-31), month (1-12), day of
 /// year (1-366) of a moment, UTC.
-/// Source: Howard Hinnant, chrono-compatible low-level date algorithms, `civil_from_days`.
 #[inline]
 pub fn calendar(time_us: i64) -> [i16; 7] {
     const US_PER_SECOND: i64 = 1_000_000;
     let seconds = time_us.div_euclid(US_PER_SECOND);
-    let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468; // days since 0000-03-01
-    let era_day = shifted.rem_euclid(146_097);
-    let era_year = (era_day - era_day / 1_460 + era_day / 36_524 - era_day / 146_096) / 365;
-    let march_day = era_day - (365 * era_year + era_year / 4 - era_year / 100);
-    let march_month = (5 * march_day + 2) / 153;
-    let day = march_day - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    // a year of the era starts in March; January and February belong to the next civil year
-    let civil_year = era_year + i64::from(month <= 2);
-    let is_leap = civil_year % 4 == 0 && (civil_year % 100 != 0 || civil_year % 400 == 0);
-    let day_of_year = if month <= 2 { march_day - 305 } else { march_day + 60 + i64::from(is_leap) };
+    let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400) as u32);
+    let [day, month, day_of_year] = civil(days);
     [
         (second_of_day % 60) as i16,
         (second_of_day / 60 % 60) as i16,
         (second_of_day / 3_600) as i16,
         (days + 3).rem_euclid(7) as i16,
-        day as i16,
-        month as i16,
-        day_of_year as i16,
+        day,
+        month,
+        day_of_year,
     ]
+}
+
+/// Day of month, month and day of year of a day counted from 1970-01-01.
+/// Source: Neri, Schneider: Euclidean affine functions and their application to calendar algorithms (2022), figure 12.
+#[inline]
+fn civil(days: i64) -> [i16; 3] {
+    // the calendar repeats every 400 years, so any day can be moved to where 32 bits suffice; counted from 0000-03-01
+    let shifted = (days + 719_468).rem_euclid(146_097) as u32;
+    let century = (4 * shifted + 3) / 146_097;
+    let day_of_century = (4 * shifted + 3) % 146_097 / 4;
+    let product = 2_939_745 * u64::from(4 * day_of_century + 3);
+    let year_of_century = (product >> 32) as u32;
+    let march_day = product as u32 / 2_939_745 / 4;
+    let month_and_day = 2_141 * march_day + 197_913;
+    let (march_month, day) = (month_and_day >> 16, (month_and_day & 0xffff) / 2_141 + 1);
+    // months count from March; January and February belong to the next civil year
+    let is_next_year = march_day >= 306;
+    let year = 100 * century + year_of_century + u32::from(is_next_year);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (month, day_of_year) = if is_next_year {
+        (march_month - 12, march_day - 305)
+    } else {
+        (march_month, march_day + 60 + u32::from(is_leap))
+    };
+    [day as i16, month as i16, day_of_year as i16]
 }
 
 #[cfg(test)]
@@ -192,7 +206,7 @@ mod tests {
         assert_eq!(calendar(i64::MIN)[..3], [5, 59, 19]);
         let _ = calendar(i64::MAX);
         // an independent count from 1600-01-01, a Saturday, over two centuries' ends
-        let (mut year, mut month, mut day, mut day_of_year) = (1600, 1, 1, 1);
+        let (mut year, mut month, mut day, mut day_of_year) = (1600i32, 1, 1, 1);
         let first = -135_140;
         for days in 0..200_000i64 {
             let expected = [0, 0, 0, ((days + 5) % 7) as i16, day, month, day_of_year];
