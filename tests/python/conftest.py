@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+# the default, a sentence encoder, takes seconds that only its own tests need
+os.environ["TRIBUTARY_EMBEDDER"] = "hash"
 _ROOT = Path(__file__).resolve().parents[2]
 _CHURN = """SELECT c.id AS customer_id, TIMESTAMP '2020-02-01' AS obs_time, count(o.id) = 0 AS churn
 FROM customers c LEFT JOIN orders o ON o.customer_id = c.id AND o.ts >= TIMESTAMP '2020-02-01'

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tributary.embed import LocalEmbedder, checked_vectors, make_embedder
+from tributary.embed import LocalEmbedder, checked_vectors, default_embedder, make_embedder, matching_embedder
 from tributary.embed.phrases import normalised
 from tributary.embed.projection import projection, projection_sha, reduced
 from tributary.embed.weights import FOLDER_VARIABLE, SHA256, find_weights
 from tributary.errors import SchemaError
+from tributary.preprocess import open_manifest
 
 TEXTS = [
     "carrier is Delta",
@@ -135,6 +136,26 @@ def test_the_projection_is_the_frozen_one() -> None:
     np.testing.assert_allclose(columns.T @ columns, np.eye(256), atol=2e-3)
     with pytest.raises(ValueError, match="between 8 and 256, or 384, found 300"):
         projection(300)
+
+
+def test_it_is_the_default(shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tributary_command) -> None:
+    monkeypatch.delenv("TRIBUTARY_EMBEDDER")
+    monkeypatch.setenv("TRIBUTARY_CACHE", os.fspath(tmp_path / "cache"))
+    assert default_embedder().identity == make_embedder("local").identity
+    refused = tributary_command("preprocess", shop.write(), tmp_path / "db", TRIBUTARY_MINILM=os.fspath(tmp_path))
+    assert refused.returncode == 2
+    assert "make setup" in refused.stderr
+    done = tributary_command("preprocess", shop.folder, tmp_path / "db")
+    assert done.returncode == 0, done.stderr
+    assert open_manifest(tmp_path / "db").embedder == make_embedder("local").identity
+
+
+def test_later_texts_get_vectors_of_the_same_space() -> None:
+    for name in ("local", "local-static", "hash"):
+        identity = make_embedder(name).identity
+        assert matching_embedder(identity).identity == identity
+    with pytest.raises(ValueError, match="differ in projection and must not be mixed"):
+        matching_embedder({**make_embedder("local").identity, "projection": "0"})
 
 
 def test_missing_weights_are_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

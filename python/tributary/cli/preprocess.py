@@ -20,11 +20,13 @@ def preprocess(
     embedder: Annotated[
         str,
         typer.Option(
-            help="What turns texts into vectors: `local` (a sentence encoder in this process), `endpoint` (a server"
-            " that speaks OpenAI's /v1/embeddings) or `hash` (feature hashing, which knows no meaning).",
+            envvar="TRIBUTARY_EMBEDDER",
+            help="What turns texts into vectors: `local` (a sentence encoder in this process), `local-static` (its"
+            " tokens' vectors, for millions of texts), `endpoint` (a server that speaks OpenAI's /v1/embeddings) or"
+            " `hash` (feature hashing, which knows no meaning).",
             rich_help_panel=_DATA,
         ),
-    ] = "hash",
+    ] = "local",
     embedder_url: Annotated[
         str | None,
         typer.Option(help="Address of `endpoint`; else TRIBUTARY_EMBEDDER_URL.", rich_help_panel=_DATA),

@@ -1,22 +1,29 @@
 """Texts in, vectors out: the embedders and their one interface (DESIGN section 9)."""
 
 from tributary.embed.cache import CachedEmbedder, Space, VectorCache, cache_folder, through_cache
-from tributary.embed.choice import EMBEDDERS, make_embedder
+from tributary.embed.choice import EMBEDDERS, default_embedder, make_embedder, matching_embedder
+from tributary.embed.endpoint import EndpointEmbedder, EndpointError
 from tributary.embed.feature_hash import FeatureHashEmbedder
 from tributary.embed.interface import Embedder, Identity, checked_vectors
 from tributary.embed.local import LocalEmbedder
+from tributary.embed.static import StaticEmbedder
 
 __all__ = [
     "EMBEDDERS",
     "CachedEmbedder",
     "Embedder",
+    "EndpointEmbedder",
+    "EndpointError",
     "FeatureHashEmbedder",
     "Identity",
     "LocalEmbedder",
     "Space",
+    "StaticEmbedder",
     "VectorCache",
     "cache_folder",
     "checked_vectors",
+    "default_embedder",
     "make_embedder",
+    "matching_embedder",
     "through_cache",
 ]

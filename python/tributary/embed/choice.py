@@ -1,7 +1,9 @@
 """From the name a user types to an embedder."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from tributary.embed.endpoint import EndpointEmbedder
 from tributary.embed.endpoint_settings import endpoint_settings
@@ -11,6 +13,9 @@ from tributary.embed.local import LocalEmbedder
 from tributary.embed.static import StaticEmbedder
 
 DEFAULT_DIMENSION = 256
+DEFAULT_EMBEDDER = "local"
+DEFAULT_VARIABLE = "TRIBUTARY_EMBEDDER"
+"""Environment variable: the embedder to take when none is named."""
 
 EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
     "endpoint": lambda dimension: EndpointEmbedder(dimension, endpoint_settings()),
@@ -52,3 +57,33 @@ def make_embedder(
         hint = f"; did you mean `{near[0]}`?" if near else ""
         raise ValueError(f"unknown embedder `{name}`{hint} (available: {', '.join(sorted(EMBEDDERS))})")
     return make(dimension)
+
+
+def default_embedder() -> Embedder:
+    """The embedder to take when none is named: `local`, or what `TRIBUTARY_EMBEDDER` says.
+
+    Raises:
+        FileNotFoundError: The files of its model are not there; no other embedder takes its place.
+    """
+    return make_embedder(os.environ.get(DEFAULT_VARIABLE) or DEFAULT_EMBEDDER)
+
+
+def matching_embedder(identity: Mapping[str, Any]) -> Embedder:
+    """The embedder that made the vectors of a database, for texts that come later.
+
+    Args:
+        identity: What the database's manifest says of its vectors.
+
+    Raises:
+        ValueError: This program, with these weights and settings, would make vectors of another space.
+    """
+    model = identity["model"] if identity["kind"] == "endpoint" else None
+    embedder = make_embedder(identity["kind"], dimension=identity["dimension"], model=model)
+    if embedder.identity != identity:
+        parts = sorted({*identity, *embedder.identity})
+        other = [part for part in parts if identity.get(part) != embedder.identity.get(part)]
+        raise ValueError(
+            f"the database's vectors were made by {dict(identity)}, this program makes {dict(embedder.identity)}: they"
+            f" differ in {', '.join(other)} and must not be mixed"
+        )
+    return embedder

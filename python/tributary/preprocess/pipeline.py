@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tributary import _headwater
-from tributary.embed import Embedder, make_embedder
+from tributary.embed import Embedder, default_embedder
 from tributary.errors import FormatError, SchemaError, TributaryError
 from tributary.metadata import Description, Manifest, TaskDescription
 from tributary.preprocess.embedding import EmbedCounts, embed_database
@@ -100,7 +100,7 @@ def preprocess(
     Args:
         input_dir: Folder of the parquet files; nothing is written into it.
         output: The folder to make. It is absent or complete at every moment.
-        embedder: What makes the vectors; feature hashing by default.
+        embedder: What makes the vectors; `local` by default, or what `TRIBUTARY_EMBEDDER` says.
         options: How to do it.
         watcher: Who is told of progress and warnings.
 
@@ -112,7 +112,7 @@ def preprocess(
         FileExistsError: The output exists and was made from something else.
         OSError: A file cannot be read or written, or another run is making the same output.
     """
-    return _Run(Path(input_dir), Path(output), embedder or make_embedder("hash"), options, watcher).go()
+    return _Run(Path(input_dir), Path(output), embedder or default_embedder(), options, watcher).go()
 
 
 def plan(
@@ -139,7 +139,7 @@ def plan(
         SchemaError: The description or a query is not what it should be.
         FileExistsError: The output exists and was made from something else.
     """
-    return _Run(Path(input_dir), Path(output), embedder or make_embedder("hash"), options, watcher).plan()
+    return _Run(Path(input_dir), Path(output), embedder or default_embedder(), options, watcher).plan()
 
 
 def verify(path: str | os.PathLike[str]) -> str:
