@@ -126,7 +126,11 @@ def _values(array: pa.ChunkedArray | pa.Array, stype: str, name: str) -> list[An
     if stype == "timestamp":
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             return [None if text is None else _micros(text) for text in array.to_pylist()]
-        return pc.cast(array, pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64()).to_pylist()
+        return (
+            pc.cast(array, pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False)
+            .cast(pa.int64())
+            .to_pylist()
+        )
     values = array.to_pylist()
     if stype == "numerical":
         return [None if v is None or not math.isfinite(v) else float(v) for v in values]
@@ -252,9 +256,7 @@ class OracleDatabase:
             },
         )
 
-    def _seed(
-        self, task: Task, description: Mapping[str, Any], hashed: Callable[[str], Sequence[int]] | None
-    ) -> None:
+    def _seed(self, task: Task, description: Mapping[str, Any], hashed: Callable[[str], Sequence[int]] | None) -> None:
         table = self.tables[task.anchor]
         own_time = [END_OF_TIME if t in (ALWAYS, NEVER) else t for t in table.times]
         names: list[str | None]
@@ -457,9 +459,7 @@ class _Walk:
         if self.task.kind == "table" and options.history and row.table == self.task.anchor:
             seeds, horizon = self.task.by_row.get(row.row, []), self.task.horizon
             if self.seed.time != END_OF_TIME:
-                seeds = [
-                    s for s in seeds if horizon is not None and self.task.seeds[s].time + horizon <= self.limit
-                ]
+                seeds = [s for s in seeds if horizon is not None and self.task.seeds[s].time + horizon <= self.limit]
             self.lists.append((self.own_table, seeds, row.hop + 1))
         for key, (child, _, parent_table) in enumerate(db.foreign_keys):
             if parent_table == row.table:

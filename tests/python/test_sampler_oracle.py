@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_database import process
-from oracle import Oracle, OracleDatabase, Options, assert_batches
 
+from native_database import process
+from oracle import Options, Oracle, OracleDatabase, assert_batches
 from tributary import _headwater
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +33,6 @@ def _real(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwat
     raw = next((place for place in places if place.exists()), None)
     if raw is None:
         message = f"{name} is in none of {', '.join(map(str, places))}; set TRIBUTARY_SHARED_DATA"
-        warnings.warn(message, stacklevel=2)
         pytest.skip(message)
     metadata = json.loads((_ROOT / "data" / "metadata" / f"{name}.json").read_text())
     return _pair(raw, metadata, tmp_path_factory.mktemp(name) / "database")
@@ -161,9 +159,8 @@ def _add_task(draw: st.DrawFn, name: str, files: dict[str, pa.Table], metadata: 
         _add_labels(draw, name, files, described)
     if draw(st.booleans()):
         described["horizon"] = draw(st.sampled_from(["0 days", "12 hours", "1 day"]))
-    if "temporal_column" in table or "observation_time_column" in described:
-        if draw(st.booleans()):
-            described["split"] = {"val": "1970-01-01", "test": "1970-01-02"}
+    if ("temporal_column" in table or "observation_time_column" in described) and draw(st.booleans()):
+        described["split"] = {"val": "1970-01-01", "test": "1970-01-02"}
     metadata["tasks"][name] = described
 
 
@@ -208,7 +205,9 @@ _options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
+)
 @given(database=_databases(), options=_options)
 def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], options: dict[str, Any]) -> None:
     files, metadata = database
