@@ -40,7 +40,7 @@ struct Arguments {
     json: bool,
 }
 
-fn text(arguments: Arguments) -> Result<String> {
+fn text(arguments: &Arguments) -> Result<String> {
     let database = Database::open(&arguments.directory)?;
     let config = SamplerConfig {
         tasks: vec![arguments.task.clone()],
@@ -64,7 +64,7 @@ fn text(arguments: Arguments) -> Result<String> {
 }
 
 fn main() -> ExitCode {
-    let written = match text(Arguments::parse()) {
+    let written = match text(&Arguments::parse()) {
         Ok(text) => std::io::stdout().write_all(text.as_bytes()),
         Err(error) => {
             // a message that cannot be written has no other place to go
