@@ -390,7 +390,7 @@ fn ages_calendars_and_labels() {
     assert_eq!(batch.row_age[..4], [0.0, 0.0, 2.0, 0.0]);
     assert_eq!(batch.row_has_time[..4], [true, false, true, false]);
     assert_eq!(batch.cell_calendar[..7], [0, 0, 0, 1, 6, 1, 6]); // Tuesday, 6 January 1970
-    assert_eq!(batch.cell_value[0], ((5.0 * DAY as f64 - 100.0) / 10.0) as f32);
+    assert_eq!(batch.cell_value[0].to_bits(), ((((5 * DAY) as f64 - 100.0) / 10.0) as f32).to_bits());
     assert_eq!(batch.target_value, [0.5, -2.0, 0.0]);
     assert_eq!(batch.target_vocab, [-1, -1, -1]);
     assert_eq!(batch.seed_time, [5 * DAY, END_OF_TIME, 0]);
