@@ -96,6 +96,8 @@ class LocalEmbedder:
         batches = list(_batches(tokens, factor))
         pool = ThreadPoolExecutor(self._threads)
         try:
+            lengths = dict.fromkeys(length for length, _ in batches)
+            list(pool.map(lambda length: self._program(length, factor), lengths))  # each compiled once
             results = pool.map(lambda batch: self._run(tokens, batch, factor), batches)
             for (_, members), vectors in zip(batches, results, strict=True):
                 yield members, vectors
@@ -142,7 +144,7 @@ class LocalEmbedder:
                 self._parameters = jax.device_put(parameters_from(tensors, self._projection))
 
     def _program(self, length: int, factor: int) -> _Program:
-        """The compiled forward pass of a length; two threads that need one may both compile it, to the same bits."""
+        """The compiled forward pass of texts padded to a length."""
         import jax
 
         from tributary.embed.minilm import sentence_vectors

@@ -42,13 +42,13 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
     """
     identity = json.dumps(embedder.identity, sort_keys=True)
     with through_cache(embedder) as cached:
+        # in one go: the columns alone would be few texts for an embedder that works in batches
         phrases = _headwater.column_phrases(folder)
-        texts = _headwater.vocab_texts(folder)
-        cached.announce([*phrases, *texts])
-        vectors = _vectors(cached, phrases, "columns", scratch_dir, watcher)
-        _headwater.write_embeddings(folder, "column", vectors, identity)
+        texts = [*phrases, *_headwater.vocab_texts(folder)]
+        cached.announce(texts)
         vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
-        _headwater.write_embeddings(folder, "vocab", vectors, identity)
+        _headwater.write_embeddings(folder, "column", vectors[: len(phrases)], identity)
+        _headwater.write_embeddings(folder, "vocab", vectors[len(phrases) :], identity)
         return EmbedCounts(cached.num_found, cached.num_made)
 
 
