@@ -4,6 +4,11 @@ import base64
 import dataclasses
 import logging
 import os
+import signal
+import subprocess
+import sys
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +66,8 @@ def _foreign_index(data: list[dict[str, Any]]) -> None:
 FAULTS = {
     "429": faulty.status(429, Retry_After="0.1"),
     "429 without a time": faulty.status(429),
+    "429 with a date": faulty.status(429, Retry_After=formatdate(usegmt=True)),
+    "429 in milliseconds": faulty.status(429, Retry_After_ms="50"),
     "500": faulty.status(500),
     "503": faulty.status(503, Retry_After="0"),
     "slow": faulty.slow(1.2),
@@ -148,7 +155,7 @@ def test_a_server_that_never_recovers_is_given_up() -> None:
 
 def test_concurrency_grows_with_success() -> None:
     texts = [f"text {idx}" for idx in range(120)]
-    with FaultyEndpoint(always=lambda handler, _: __import__("time").sleep(0.02) or False) as server:
+    with FaultyEndpoint(always=lambda handler, _: time.sleep(0.02) is not None) as server:
         _client(server, max_texts=2, max_concurrency=8).embed(texts)
         assert 5 <= server.most_at_once <= 8
 
@@ -164,6 +171,30 @@ def test_what_was_paid_for_is_kept_when_the_run_fails() -> None:
             _assert_right_f16(texts, cached.embed(texts))
         assert server.paid_twice == []
         assert set(server.delivered) == set(texts)
+
+
+def test_what_was_paid_for_is_kept_when_the_run_is_killed() -> None:
+    texts = [f"text {idx}" for idx in range(60)]
+    script = (
+        "import sys\n"
+        "from tributary.embed import EndpointEmbedder, through_cache\n"
+        "from tributary.embed.endpoint_settings import EndpointSettings\n"
+        "settings = EndpointSettings(sys.argv[1], 'm', api_key=sys.argv[2], max_texts=2, max_concurrency=2)\n"
+        f"with through_cache(EndpointEmbedder({WIDTH}, settings)) as cached:\n"
+        "    cached.embed([f'text {idx}' for idx in range(60)])"
+    )
+    with FaultyEndpoint(always=lambda handler, _: time.sleep(0.1) is not None) as server:
+        with subprocess.Popen([sys.executable, "-c", script, server.url, KEY]) as run:
+            while len(server.delivered) < 20:
+                time.sleep(0.01)
+            run.send_signal(signal.SIGKILL)
+        before = len(server.delivered)
+        server.always = None
+        with through_cache(_client(server)) as cached:
+            _assert_right_f16(texts, cached.embed(texts))
+            assert cached.num_found >= before - 8  # two requests of two texts under way, two answers on the wire
+        assert before < 60
+        assert len(server.paid_twice) <= 8
 
 
 def _assert_right_f16(texts: list[str], vectors: np.ndarray) -> None:

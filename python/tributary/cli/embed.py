@@ -9,8 +9,12 @@ import typer
 def embed(
     database: Annotated[Path, typer.Argument(metavar="DB", help="A processed database.")],
     embedder: Annotated[
-        str, typer.Option(help="What turns texts into vectors: `local`, `local-static`, `endpoint` or `hash`.")
-    ],
+        str,
+        typer.Option(
+            envvar="TRIBUTARY_EMBEDDER",
+            help="What turns texts into vectors: `local`, `local-static`, `endpoint` or `hash`.",
+        ),
+    ] = "local",
     dimension: Annotated[int, typer.Option(min=8, help="Length of the vectors.")] = 256,
     embedder_url: Annotated[
         str | None, typer.Option(help="Address of `endpoint`; else TRIBUTARY_EMBEDDER_URL.")
