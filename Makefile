@@ -44,7 +44,8 @@ test: lint test-rust test-python docs ## everything CI runs
 
 lint: build ## formatting, clippy, ruff, mypy, stubs
 	cargo fmt --check
-	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --no-default-features --features python -- -D warnings
 	$(BIN)/ruff check python tests scripts benches
 	$(BIN)/ruff format --check python tests scripts benches
 	$(BIN)/mypy python

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def main() -> None:
     """Creates the environment and installs the dependencies that pyproject.toml names."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts it may have an older one
+    if sys.version_info < (3, 11):
         sys.exit(f"error: Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}")
     folder = Path(sys.argv[1])
     root = Path(__file__).resolve().parent.parent

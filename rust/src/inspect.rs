@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::format::record::{ALWAYS_VISIBLE, Cell, NEVER_VISIBLE};
 use crate::ids::{RowId, TableId};
 use crate::manifest::{
-    ColumnManifest, ColumnStatistics, ForeignKeyManifest, LabelStatistics, SPLITS, SplitCounts, TableManifest, TaskKind,
-    TaskManifest, VocabularyManifest,
+    ColumnManifest, ColumnStatistics, ForeignKeyManifest, LabelStatistics, SPLITS, SplitCounts, TableManifest,
+    TaskKind, TaskManifest, VocabularyManifest,
 };
 use crate::stype::Stype;
 use crate::timestamp;
@@ -151,7 +151,8 @@ impl Summary {
     /// Reads what there is to say of a database; touches every row once.
     pub fn of(database: &Database) -> Self {
         let manifest = database.manifest();
-        let bytes: BTreeMap<String, u64> = manifest.files.iter().map(|(name, file)| (name.clone(), file.bytes)).collect();
+        let bytes: BTreeMap<String, u64> =
+            manifest.files.iter().map(|(name, file)| (name.clone(), file.bytes)).collect();
         Self {
             rows: manifest.tables.iter().map(|table| (table.name.clone(), table.num_rows)).collect(),
             edges: manifest

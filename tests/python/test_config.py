@@ -52,7 +52,7 @@ def test_mistakes_are_named(values, overrides, message):
 def test_a_file_that_is_no_yaml_is_named(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("a: [")
-    with pytest.raises(ConfigError, match="bad.yaml: not YAML"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml: not YAML"):
         RunConfig.load(path)
     with pytest.raises(FileNotFoundError):
         RunConfig.load(tmp_path / "none.yaml")
