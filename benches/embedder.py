@@ -1,9 +1,10 @@
-"""Speed and quality of the embedders: `python benches/embedder.py [--texts N] [--also PYTHON]`.
+"""Speed and quality of the embedders: `python benches/embedder.py [--texts N] [--rounds N] [--also PYTHON]`.
 
 Speed: strings per second of short texts ("carrier is Delta", about 7 tokens) and long ones (about 58 tokens), the
-tokenising included, after one small call that loads and compiles; with CPU seconds beside the wall clock, because the
-machine may be shared. Quality: rank correlation with the hand-graded pairs of `similarity.tsv`; rank correlation of
-all cosines with those of the full-width model; how often the nearest neighbour is the same.
+tokenising included, after one call that loads and compiles; the embedders take turns, and CPU seconds stand beside the
+wall clock, because the machine may be shared. Quality: rank correlation with the hand-graded pairs of
+`similarity.tsv`; rank correlation of all cosines with those of the full-width model; how often the nearest neighbour
+is the same.
 
 `--also` names the Python of an environment with sentence-transformers, which runs the same texts in the same run.
 """
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -30,15 +33,44 @@ _WORDS = [
 ]
 # fmt: on
 _RIVAL = """
-import json, sys, time
+import json, os, sys, time
 from sentence_transformers import SentenceTransformer
 model = SentenceTransformer(sys.argv[1], device="cpu")
-for kind, texts in json.load(sys.stdin).items():
-    model.encode(texts[:64])
+print("ready", flush=True)
+for line in sys.stdin:
+    texts = json.loads(line)
     wall, cpu = time.perf_counter(), time.process_time()
     model.encode(texts, batch_size=64, normalize_embeddings=True)
-    print(json.dumps([kind, time.perf_counter() - wall, time.process_time() - cpu]))
+    print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
 """
+
+
+class _Rival:
+    """sentence-transformers in an environment of its own, kept waiting between its turns."""
+
+    def __init__(self, python: str, weights: Path) -> None:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        self._process = subprocess.Popen(
+            [python, "-W", "ignore", "-c", _RIVAL, os.fspath(weights)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def speed(self, texts: list[str]) -> tuple[float, float]:
+        """Wall-clock and CPU seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(texts), file=self._process.stdin, flush=True)
+        wall, cpu = json.loads(self._process.stdout.readline())
+        return wall, cpu
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
 
 
 def _texts(num_texts: int) -> dict[str, list[str]]:
@@ -53,34 +85,31 @@ def _texts(num_texts: int) -> dict[str, list[str]]:
 
 def _speed(embed: Callable[[list[str]], object], texts: list[str]) -> tuple[float, float]:
     """Wall-clock and CPU seconds."""
-    embed(texts[:64])
     wall, cpu = time.perf_counter(), time.process_time()
     embed(texts)
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _row(name: str, kind: str, num_texts: int, wall: float, cpu: float) -> str:
-    return f"| {name} | {kind} | {num_texts / wall:,.0f} | {num_texts / cpu:,.0f} |"
-
-
-def _print_speed(num_texts: int, also: str | None) -> None:
+def _print_speed(num_texts: int, num_rounds: int, also: str | None) -> None:
     from tributary.embed import make_embedder
     from tributary.embed.weights import find_weights
 
-    texts = _texts(num_texts)
-    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
+    runners = {name: partial(_speed, make_embedder(name).embed) for name in ("local", "local-static", "hash")}
+    rival = None if also is None else _Rival(also, find_weights())
+    if rival is not None:
+        runners["sentence-transformers"] = rival.speed
+    print(f"\n{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, median of {num_rounds} rounds\n")
     print("| embedder | texts | strings/s | strings per CPU second |\n|---|---|---|---|")
-    for name in ("local", "local-static", "hash"):
-        embedder = make_embedder(name)
-        for kind, strings in texts.items():
-            many = strings if name == "local" else strings * 10
-            print(_row(name, kind, len(many), *_speed(embedder.embed, many)), flush=True)
-    if also is not None:
-        command = [also, "-c", _RIVAL, os.fspath(find_weights())]
-        done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
-        for line in done.stdout.splitlines():
-            kind, wall, cpu = json.loads(line)
-            print(_row("sentence-transformers", kind, len(texts[kind]), wall, cpu))
+    for kind, texts in _texts(num_texts).items():
+        for run in runners.values():
+            run(texts[: len(texts) // 4])
+        # in turns, so that a busy moment of the machine does not fall on one of them alone
+        rounds = [{name: run(texts) for name, run in runners.items()} for _ in range(num_rounds)]
+        for name in runners:
+            wall, cpu = (len(texts) / median(times[name][part] for times in rounds) for part in (0, 1))
+            print(f"| {name} | {kind} | {wall:,.0f} | {cpu:,.0f} |", flush=True)
+    if rival is not None:
+        rival.close()
 
 
 def _print_quality() -> None:
@@ -112,10 +141,11 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=2000, help="short texts; a tenth as many long ones")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--also", help="Python of an environment with sentence-transformers")
     options = parser.parse_args()
     _print_quality()
-    _print_speed(options.texts, options.also)
+    _print_speed(options.texts, options.rounds, options.also)
 
 
 if __name__ == "__main__":
