@@ -48,7 +48,12 @@ def _nan(data: list[dict[str, Any]]) -> None:
 
 
 def _wrong_width(data: list[dict[str, Any]]) -> None:
-    data[2]["embedding"] = base64.b64encode(np.ones(WIDTH - 1, "<f4").tobytes()).decode()
+    data[0]["embedding"] = base64.b64encode(np.ones(WIDTH - 1, "<f4").tobytes()).decode()
+
+
+def _all_wrong_width(data: list[dict[str, Any]]) -> None:
+    for entry in data:
+        entry["embedding"] = base64.b64encode(np.ones(WIDTH + 1, "<f4").tobytes()).decode()
 
 
 def _same_index(data: list[dict[str, Any]]) -> None:
@@ -77,7 +82,8 @@ FAULTS = {
     "reordered": faulty.changed(lambda data: data.reverse(), delivers=lambda idx: True),
     "duplicate": faulty.changed(_same_index, delivers=lambda idx: idx not in (4, 5)),
     "foreign index": faulty.changed(_foreign_index, delivers=lambda idx: idx != 9),
-    "wrong width": faulty.changed(_wrong_width, delivers=lambda idx: idx != 2),
+    "wrong width": faulty.changed(_wrong_width, delivers=lambda idx: idx != 0),
+    "all of wrong width": faulty.changed(_all_wrong_width, delivers=lambda idx: False),
     "NaN": faulty.changed(_nan, delivers=lambda idx: idx != 9),
     "null": faulty.changed(_null, delivers=lambda idx: idx != 0),
     "floats": faulty.as_floats,
@@ -151,6 +157,13 @@ def test_a_server_that_never_recovers_is_given_up() -> None:
         _client(server).embed(TEXTS)
     with FaultyEndpoint(always=FAULTS["NaN"]) as server, pytest.raises(EndpointError, match="not finite, 4 times"):
         _client(server).embed(TEXTS[:10])
+
+
+def test_widths_that_contradict_each_other_are_an_error() -> None:
+    with FaultyEndpoint(FAULTS["all of wrong width"]) as server:
+        client = _client(server, max_texts=1)
+        with pytest.raises(EndpointError, match="answers have vectors of 48 and 49 numbers"):
+            client.embed(["a", "b"])
 
 
 def test_concurrency_grows_with_success() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,6 +175,7 @@ class _Round:
         self._hand_out = hand_out
         self._traffic = Traffic(settings.max_concurrency)
         self._has_answered = False
+        self._unconfirmed: dict[int, list[Part]] = {}  # answers by width, while that is not known
         self._failure: EndpointError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: asyncio.Task[None] | None = None
@@ -209,8 +211,13 @@ class _Round:
         ) as client:
             self._client = client
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 for members in _batches(self._texts, settings):
                     group.create_task(self._deliver(members))
+        if len(self._unconfirmed) > 1:
+            self._fail(f"answers have vectors of {' and '.join(map(str, sorted(self._unconfirmed)))} numbers")
+        elif self._unconfirmed:
+            self._settle(*self._unconfirmed)
 
     async def _deliver(self, members: _Members) -> None:
         """Gets the vectors of a batch, in as many requests as it takes."""
@@ -272,10 +279,28 @@ class _Round:
         answer = read_answer(raw.content, len(texts), self._width)
         if len(answer.members):
             self._has_answered = True
-            self._width = answer.vectors.shape[1]
-            self._hand_out((members[answer.members], answer.vectors))
+            self._accept(members[answer.members], answer.vectors)
             self._traffic.succeeded()
         return answer
+
+    def _accept(self, members: _Members, vectors: npt.NDArray[np.float32]) -> None:
+        """Hands out an answer, as soon as the width of vectors is known: told, or that of two answers."""
+        if self._width is not None:
+            self._hand_out((members, vectors))
+            return
+        width = vectors.shape[1]
+        self._unconfirmed.setdefault(width, []).append((members, vectors))
+        if len(self._unconfirmed[width]) == 2:
+            self._settle(width)
+
+    def _settle(self, width: int) -> None:
+        """Hands out the answers of a width and asks again for the texts of all others."""
+        self._width = width
+        for part in self._unconfirmed.pop(width):
+            self._hand_out(part)
+        for members, _ in chain.from_iterable(self._unconfirmed.values()):
+            self._group.create_task(self._deliver(members))
+        self._unconfirmed.clear()
 
     def _judged(self, error: "APIStatusError", num_texts: int) -> Exception:
         """What a status means; failures that will not pass are recorded here."""

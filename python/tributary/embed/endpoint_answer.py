@@ -7,6 +7,7 @@ apart by its indices; every vector that is certainly that of its text is used, t
 import base64
 import binascii
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
     Args:
         body: What the server sent.
         num_texts: Texts in the request.
-        width: Numbers in a vector, if known.
+        width: Numbers in a vector, if known; else what most vectors of the answer have.
 
     Returns:
         The vectors that are certain. An answer with too few or too many entries has none: its server may have
@@ -51,14 +52,18 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
         return Answer(*nothing, "the answer is cut off or is not that of an embedding endpoint")
     if len(places) != num_texts:
         return Answer(*nothing, f"the answer has {len(places)} vectors instead of {num_texts}")
+    read = [_vector(value) for value in raw]
+    widths = Counter(len(vector) for vector, _ in read if vector is not None)
+    expected = width or max(widths, key=lambda found: widths[found], default=0)
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     refused: set[int] = set()
     problem = None
-    for place, value in zip(places, raw, strict=True):
+    for place, (vector, fault) in zip(places, read, strict=True):
         if type(place) is not int or not 0 <= place < num_texts:
             problem = f"the answer has the index {place!r}, of {num_texts} texts"
             continue
-        vector, fault = _vector(value, width)
+        if vector is not None and len(vector) != expected:
+            fault = f"a vector has {len(vector)} numbers instead of {expected}"
         if place in vectors or place in refused:
             fault = "the answer has the same index twice"
         if vector is None or fault is not None:
@@ -66,7 +71,6 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
             vectors.pop(place, None)
             refused.add(place)
             continue
-        width = len(vector)
         vectors[place] = vector
     members = sorted(vectors)
     if not members:
@@ -75,7 +79,7 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
     return Answer(np.array(members, dtype=np.int64), stacked, problem)
 
 
-def _vector(value: Any, width: int | None) -> tuple[npt.NDArray[np.float32] | None, str | None]:
+def _vector(value: Any) -> tuple[npt.NDArray[np.float32] | None, str | None]:
     """A vector from base64 or a list of numbers, or what is wrong with it."""
     try:
         if isinstance(value, str):
@@ -86,8 +90,6 @@ def _vector(value: Any, width: int | None) -> tuple[npt.NDArray[np.float32] | No
         return None, "a vector is neither base64 nor a list of numbers"
     if vector.ndim != 1 or vector.size == 0:
         return None, "a vector is empty"
-    if width is not None and vector.size != width:
-        return None, f"a vector has {vector.size} numbers instead of {width}"
     if not np.isfinite(vector).all():
         return None, "a vector holds numbers that are not finite"
     if not vector.any():
