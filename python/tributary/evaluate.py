@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Regime = Literal["seed-time", "frozen"]
 REGIMES: tuple[Regime, ...] = ("seed-time", "frozen")
 FILE = "evaluation.json"
-PART_BATCH_SIZE = 8
 
 _FITS: dict[str, Callable[..., baselines.Baseline]] = {
     "constant": baselines.constant,
@@ -58,7 +57,7 @@ def evaluate(
         regime: `seed-time` or `frozen`.
         database_cutoff: microseconds, frozen regime only; default: the earliest seed of the split.
         with_baselines: whether to fit them.
-        max_seeds: at most about so many seeds, spread evenly over the split.
+        max_seeds: at most so many seeds, drawn at random.
         progress: told (what is done at the moment, steps done, steps in all).
 
     Returns:
@@ -77,7 +76,6 @@ def evaluate(
         task,
         split,  # type: ignore[arg-type]  # resolve_cutoff has checked it
         max_seeds=max_seeds,
-        batch_size=_batch_size(loaded, split, max_seeds),
         database_cutoff=cutoff,
         progress=None if progress is None else lambda done, total: progress("predict", done, total),
     )
@@ -97,16 +95,6 @@ def evaluate(
     result["rows_file"] = f"evaluation/{task}.{split}.{regime}.parquet"
     keep(run.path, result, rows)
     return result
-
-
-def _batch_size(task: Task, split: str, max_seeds: int | None) -> int | None:
-    """Contexts at a time: the run's own for a whole split, few for a part of it.
-
-    A part is made of whole batches of neighbouring seeds, which are alike (flights of one hour); small batches make
-    it fairer.
-    """
-    is_part = max_seeds is not None and max_seeds < int((task.split == baselines.SPLITS[split]).sum())
-    return PART_BATCH_SIZE if is_part else None
 
 
 def resolve_cutoff(task: Task, split: str, regime: str, database_cutoff: int | None) -> int | None:

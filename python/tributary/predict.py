@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import json
+import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +165,7 @@ def predict_split(
         task: name of the task.
         split: train, val or test.
         batch_size: contexts at a time; None: that of the run's validation.
-        max_seeds: at most about so many seeds (whole batches), spread evenly over the split; None: all.
+        max_seeds: at most so many seeds, drawn at random under the run's random number; None: all.
         database_cutoff: microseconds since 1970 UTC; no row later than this is visible (frozen regime).
         progress: told (seeds done, seeds in all) after every batch.
 
@@ -209,14 +211,6 @@ def write_predictions(
     return num_rows
 
 
-def spread_steps(num_steps: int, batch_size: int, max_seeds: int | None) -> Iterable[int]:
-    """Steps of a pass that hold at most about `max_seeds` seeds, evenly apart."""
-    if max_seeds is None or num_steps * batch_size <= max_seeds:
-        return range(num_steps)
-    kept = max(1, min(num_steps, max_seeds // batch_size))
-    return [step * num_steps // kept for step in range(kept)]
-
-
 def _predicted_tables(
     run: Run,
     task: str,
@@ -227,31 +221,33 @@ def _predicted_tables(
     database_cutoff: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[pa.Table]:
-    described = find_task(run.manifest, task)
     if max_seeds is not None and max_seeds < 1:
         raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
-    size = batch_size or run.config.train.eval_batch_size
-    if max_seeds is not None:
-        size = min(size, max_seeds)
-    options = {**sampler_options(run.config.data), "database_cutoff": database_cutoff}
-    sampler = Sampler(
-        run.database, [task], split=split, batch_size=size, shuffle=False, rng_seed=run.config.run.seed, **options
-    )
+    described = find_task(run.manifest, task)
+    num_seeds = described["splits"][split]
+    is_part = max_seeds is not None and max_seeds < num_seeds
+    total = min(num_seeds, max_seeds or num_seeds)
+    size = min(batch_size or run.config.train.eval_batch_size, max(total, 1))
+    # The first batches of a shuffled pass are a fair sample of the split; neighbouring seeds would be alike.
+    options = {**sampler_options(run.config.data), "database_cutoff": database_cutoff, "shuffle": is_part}
+    sampler = Sampler(run.database, [task], split=split, batch_size=size, rng_seed=run.config.run.seed, **options)
+    done = 0
+    drawn: list[pa.Table] = []
     with sampler:
         fitted = fitted_size(sampler)
-        steps = spread_steps(sampler.steps_per_epoch, size, max_seeds)
-        total = min(sampler.num_seeds, len(list(steps)) * size)
-        done = 0
-        # A whole pass is drawn ahead by the sampler's threads; a part of one is drawn step by step.
-        batches = iter(sampler) if isinstance(steps, range) else (sampler.batch(step) for step in steps)
-        for batch in batches:
+        for batch in itertools.islice(sampler, math.ceil(total / size)):
             on_device = jax.device_put(trim(batch, fitted).device_fields())
             outputs = jax.device_get(run.forward(run.params, on_device, run.arrays))
-            table = _to_table(run, described, split, batch, outputs)
+            table = _to_table(run, described, split, batch, outputs).slice(0, total - done)
             done += table.num_rows
             if progress is not None:
                 progress(done, total)
-            yield table
+            if is_part:
+                drawn.append(table)
+            else:
+                yield table
+    if is_part:
+        yield pa.concat_tables(drawn).sort_by("seed_index")
 
 
 def _key_type(run: Run, task: dict[str, Any]) -> pa.DataType:

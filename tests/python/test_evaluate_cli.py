@@ -26,8 +26,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = SimpleNamespace(data=SimpleNamespace(tasks=("amount", "big")))
     run = SimpleNamespace(path=folder, database=database, manifest=json.loads(database.manifest), step=7, config=config)
 
-    def predict(run, task, split, *, max_seeds=None, batch_size=None, database_cutoff=None, progress=None):
-        assert (batch_size is None) == (max_seeds is None), "a part is spread over small batches"
+    def predict(run, task, split, *, max_seeds=None, database_cutoff=None, progress=None):
         progress(1, 1)
         return make_predictions(database, task, noise=0.3, split=split).slice(0, max_seeds)
 

@@ -102,6 +102,9 @@ def _check_predictions(run_dir, tmp_path):
     assert truths["prediction"] == [probability >= 0.5 for probability in truths["probability"]]
     classes = predict_split(run, "categorical", "val", max_seeds=8).to_pydict()
     assert len(classes["prediction"]) == 8
+    part = predict_split(run, "numerical", "test", batch_size=8, max_seeds=13).to_pydict()
+    assert len(set(part["seed_index"])) == 13
+    assert part["seed_index"] == sorted(part["seed_index"])
     assert set(classes["prediction"] + classes["label"]) <= {"0", "1", "2"}
     moments = predict_split(run, "timestamp", "test")
     assert str(moments.schema.field("prediction").type) == "timestamp[us]"

@@ -20,9 +20,7 @@ def evaluate(
     database_cutoff: Annotated[
         str | None, typer.Option(help="Cut-off of the frozen regime, as YYYY-MM-DD; default: the split's first seed.")
     ] = None,
-    max_seeds: Annotated[
-        int | None, typer.Option(min=1, help="At most about so many seeds per task, spread evenly over the split.")
-    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(min=1, help="At most so many seeds a task, at random.")] = None,
     database: Annotated[
         Path | None, typer.Option(help="Processed database to evaluate on, when it is not the run's own.")
     ] = None,

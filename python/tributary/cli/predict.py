@@ -11,9 +11,7 @@ def predict(
     task: Annotated[str, typer.Option(help="Task to predict.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Seeds to predict.")] = "test",
-    max_seeds: Annotated[
-        int | None, typer.Option(min=1, help="At most about so many seeds, spread evenly over the split.")
-    ] = None,
+    max_seeds: Annotated[int | None, typer.Option(min=1, help="At most so many seeds, drawn at random.")] = None,
     database: Annotated[
         Path | None, typer.Option(help="Processed database to predict on, when it is not the run's own.")
     ] = None,
