@@ -100,7 +100,9 @@ def constant(database: DatabaseLike, task: str, *, database_cutoff: int | None =
     return Baseline("constant", words, predict, {"value": value})
 
 
-def entity_mean(database: DatabaseLike, task: str, *, database_cutoff: int | None = None) -> Baseline:
+def entity_mean(
+    database: DatabaseLike, task: str, *, database_cutoff: int | None = None, kind: str | None = None
+) -> Baseline:
     """The entity's own past labels, as known at the seed's time; without any, the constant.
 
     Boolean: their rate; numerical: mean or median, whichever has the smaller MAE on validation; categorical: the
@@ -110,14 +112,12 @@ def entity_mean(database: DatabaseLike, task: str, *, database_cutoff: int | Non
         database: a processed database.
         task: name of the task.
         database_cutoff: microseconds; in the frozen regime labels that became known later do not exist.
+        kind: mean or median, to take this one of a numerical target's whatever validation says.
     """
     loaded = _load(database, task)
     fallback = constant(database, task).details["value"]
-    if loaded.target_stype == "boolean":
-        kind = "mean"
-    elif loaded.target_stype == "categorical":
-        kind = "mode"
-    else:
+    kind = kind or {"boolean": "mean", "categorical": "mode"}.get(loaded.target_stype)
+    if kind is None:
         judged = VAL if _has_labels(loaded, VAL) else TRAIN
         seeds = np.flatnonzero((loaded.split == judged) & ~np.isnan(loaded.label))
         errors = {

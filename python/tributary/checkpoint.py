@@ -36,6 +36,8 @@ class Progress:
     """Resolved configuration of the run."""
     builds: dict[str, str]
     """Build id of every database, by its path."""
+    embedder: dict[str, Any] | None
+    """What made the vectors the model learned to read, as the manifest of its database says."""
     elapsed_s: float
     """Seconds trained so far."""
     metric: float | None

@@ -180,6 +180,8 @@ def judge(
         entry, rows = _run_baseline(database, loaded, name, seeds, rows, std, database_cutoff, model, metric)
         result["baselines"].append(entry)
         result["verdicts"].append(entry["verdict"])
+    if with_baselines and loaded.target_stype == "numerical":
+        result["verdicts"].append(_weaker_entity(database, loaded, result["baselines"], seeds, database_cutoff, model))
     if progress is not None and with_baselines:
         progress("baselines", len(_FITS), len(_FITS))
     return result, rows
@@ -262,6 +264,23 @@ def _run_baseline(
     entry["verdict"] = _verdict(called, metric, model, scored)
     shown = found.probability if task.target_stype == "boolean" else found.prediction
     return entry, rows.append_column(f"baseline_{name}", pa.array(shown))
+
+
+def _weaker_entity(
+    database: DatabaseLike,
+    task: Task,
+    entries: list[dict[str, Any]],
+    seeds: Ints,
+    database_cutoff: int | None,
+    model: metrics.Scores,
+) -> str:
+    """The verdict beside the mean or median of the entity's past that validation did not choose."""
+    (chosen,) = (entry["details"]["kind"] for entry in entries if entry["name"] == "entity")
+    kind = "mean" if chosen == "median" else "median"
+    fitted = baselines.entity_mean(database, task.name, database_cutoff=database_cutoff, kind=kind)
+    std = baselines.train_label_std(database, task.name)
+    scored = metrics.score("numerical", task.label[seeds], fitted.predict(seeds).prediction, None, std)
+    return _verdict(_CALLED["entity"].format(kind=kind), metric_of(database, task), model, scored)
 
 
 def _verdict(called: str, metric: str, ours: metrics.Scores, theirs: metrics.Scores) -> str:

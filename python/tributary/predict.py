@@ -102,7 +102,8 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
         database: another processed database than the one trained on, or its new place.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or the run's database was built anew since.
+        CheckpointError: there is no such checkpoint, the run's database was built anew since, or the vectors of the
+            database are not of the embedder the model was trained on.
         FileNotFoundError: the folder holds no run.
     """
     run_dir = Path(run_dir)
@@ -125,11 +126,17 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
             f"{run_dir}: trained on build {', '.join(progress.builds.values())} of {config.data.database}, which is "
             f"build {opened.build_id} now; name a database explicitly to predict on it all the same"
         )
+    manifest = json.loads(opened.manifest)
+    if manifest["embedder"] != progress.embedder:
+        raise CheckpointError(
+            f"{run_dir}: the model reads vectors of {json.dumps(progress.embedder)}, those of {opened.path} are of "
+            f"{json.dumps(manifest['embedder'])}; embed the database as the model needs it: tributary embed"
+        )
     return Run(
         path=run_dir,
         config=config,
         database=opened,
-        manifest=json.loads(opened.manifest),
+        manifest=manifest,
         arrays=jax.device_put(arrays),
         params=jax.device_put(evaluation_params(state)),
         step=progress.step,

@@ -128,6 +128,7 @@ def train(
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
     position = Position()
     saved_config, builds = config.model_dump(mode="json"), {config.data.database: database.build_id}
+    embedder = json.loads(database.manifest)["embedder"]
     if resume == "auto" and checkpoints.steps("last"):
         restored, progress = checkpoints.restore("last", state)
         check_same_run(progress, saved_config, builds, ignored=RESUMABLE_CHANGES)
@@ -141,8 +142,8 @@ def train(
 
     def save(kind: Kind, metric: float | None, sampler_state: str) -> None:
         record = dataclasses.asdict(position)
-        record |= {"metric": metric, "sampler_state": sampler_state, "config": saved_config, "builds": builds}
-        checkpoints.save(kind, state, Progress(**record))
+        record |= {"metric": metric, "sampler_state": sampler_state, "config": saved_config}
+        checkpoints.save(kind, state, Progress(**record, builds=builds, embedder=embedder))
 
     def tell(loss: float, validation: Validation | None) -> None:
         if on_progress is not None:

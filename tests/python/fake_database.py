@@ -150,6 +150,7 @@ def _manifest() -> dict:
     ]
     return {
         "name": "fake",
+        "embedder": {"kind": "hash", "dimension": 16},
         "num_columns": NUM_COLUMNS,
         "tables": tables,
         "tasks": tasks[:NUM_TASKS],

@@ -15,6 +15,7 @@ def progress(step, **changes):
         "sampler_state": "{}",
         "config": {"train": {"steps": 5}},
         "builds": {"db": "b1"},
+        "embedder": {"kind": "hash", "dimension": 16},
         "elapsed_s": 1.5,
         "metric": None,
         "best_metric": 0.5,

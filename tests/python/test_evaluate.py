@@ -49,6 +49,9 @@ def test_a_good_model_beats_every_baseline_and_a_bad_one_none(shops, task, metri
     assert result["regime"] == "seed-time"
     assert [entry["name"] for entry in result["baselines"]] == ["constant", "entity", "lightgbm"]
     assert result["verdicts"][0].startswith("beats the constant: ")
+    if task == "amount":
+        kinds = [verdict.split(":")[0] for verdict in result["verdicts"]]
+        assert {"beats the per-entity mean", "beats the per-entity median"} <= set(kinds)
     assert {"history", "baseline_constant", "baseline_entity", "baseline_lightgbm"} <= set(rows.column_names)
     json.dumps(result, allow_nan=False)
     noisy = make_predictions(shops, task, noise=50.0 if task == "amount" else 3.0)

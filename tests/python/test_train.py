@@ -128,6 +128,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path,
 
     monkeypatch.setattr(FakeSampler, "poisoned_step", None)
     assert [step for step, _ in losses(train(config(tmp_path, "train.log_every=1"), resume="auto"))] == [5, 6]
+    changed = FakeDatabase(tmp_path).manifest.replace('"hash"', '"local"')
+    with monkeypatch.context() as embedded_anew:
+        embedded_anew.setattr(FakeDatabase, "manifest", property(lambda _: changed, lambda *_: None), raising=False)
+        with pytest.raises(CheckpointError, match=r'vectors of .*"hash".*"local".*tributary embed'):
+            load_run(tmp_path / "run")
     monkeypatch.setattr(FakeDatabase, "__init__", _renamed(FakeDatabase.__init__))
     with pytest.raises(CheckpointError, match="build b1 in the checkpoint, b2 now"):
         train(config(tmp_path), resume="auto")
