@@ -186,9 +186,9 @@ class _Events:
 
     def __init__(self, directory: Path):
         try:
-            from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-            from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError as error:
             raise ConfigError(f"train.tensorboard needs the package tensorboard: {error}") from None
         self._event, self._summary = Event, Summary
