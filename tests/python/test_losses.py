@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from synthetic_batch import BOOLEAN, CATEGORICAL, IDENTIFIER, TEXT, database_arrays, synthetic_batch
@@ -142,6 +143,7 @@ def test_masked_cells_are_predictable_ones_at_the_rate_and_follow_from_the_key()
     assert 0.2 < share < 0.35
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart():
     batch = synthetic_batch(3, batch_size=8).device_fields()
     model = RelationalTransformer(TINY, 16, rngs=nnx.Rngs(0))

@@ -273,7 +273,8 @@ def test_ctrl_c_ends_a_wait(shop: _headwater.Database) -> None:
     assert time.monotonic() - began < 2.0
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking with threads is what is tested
+# forking with threads is what is tested; JAX, where another test imported it, warns of it too
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_a_forked_child_raises_instead_of_hanging(shop: _headwater.Database) -> None:
     sampler = _sampler(shop)
     sampler.next_batch()

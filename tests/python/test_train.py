@@ -61,6 +61,7 @@ def parameters(run_dir):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(load_run(run_dir, step="last").params)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     whole = train(config(tmp_path / "whole"))
 
