@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+# a shell that starts the tests in the background makes them ignore Ctrl-C, and their children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # the default, a sentence encoder, takes seconds that only its own tests need
 os.environ["TRIBUTARY_EMBEDDER"] = "hash"
 _ROOT = Path(__file__).resolve().parents[2]

