@@ -61,7 +61,7 @@ bench: build ## every benchmark; results on the screen
 	$(BIN)/python benches/run.py
 
 docs: ## the documentation's own checks: Rust docs build without warnings, links between pages hold
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --lib --no-deps --no-default-features
 	$(BIN)/python scripts/check_links.py
 
 clean: ## remove the environment, builds and processed data (raw data stays)

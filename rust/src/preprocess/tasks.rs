@@ -2,7 +2,7 @@
 //!
 //! The result depends on nothing but the labels, the staged tables and the description of the task: seeds are sorted
 //! by (time, anchor row, label), splits come from times or a named hash. Vocabulary ids of a task's own texts are
-//! final only after [`super::publish`].
+//! final only after [`super::publish()`].
 
 use std::path::Path;
 
