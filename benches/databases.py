@@ -264,18 +264,15 @@ def make_shop(out: Path, scale: float) -> None:
     tables = shop_tables(scale, rng)
     for name, columns in tables.items():
         pq.write_table(pa.table(columns), out / "db" / f"{name}.parquet")
-    customers = len(tables["customers"]["customer_id"])
-    splits = {}
+    signups, splits = tables["customers"]["signup"], {}
+    by_signup = np.argsort(signups, kind="stable")
     for split, share, begin, end in (("train", 60_000, 11, 25), ("val", 10_000, 27, 29), ("test", 10_000, 31, 32)):
         number = int(share * scale)
         months = np.sort(rng.integers(begin, end + 1, number)) * (YEAR_US // 12)
-        splits[split] = pa.table(
-            {
-                "timestamp": np.datetime64("2020-01-01", "us") + months.astype("timedelta64[us]"),
-                "customer_id": rng.integers(0, customers, number),
-                "churn": rng.random(number) < 0.4,
-            }
-        )
+        moments = np.datetime64("2020-01-01", "us") + months.astype("timedelta64[us]")
+        # a question about a customer comes after the customer
+        chosen = by_signup[rng.integers(0, np.searchsorted(signups, moments, sorter=by_signup))]
+        splits[split] = pa.table({"timestamp": moments, "customer_id": chosen, "churn": rng.random(number) < 0.4})
     write_labels(out, "churn", splits)
     write_descriptions(out, "shop", SHOP, SHOP_TASKS)
 
@@ -305,7 +302,9 @@ def tpch_select(table: str) -> str:
     prefix = {"partsupp": "ps"}.get(table, table[0])
     joins = {column: (parent, f"{prefix}_{column}") for column, parent in parents.items()}
     joins |= {key: (table, f"{prefix}_{key}")} if key else {}
-    selected = [f"key_{of}.position AS {column}" for column, (of, _) in sorted(joins.items(), key=lambda j: j[0] != key)]
+    selected = [
+        f"key_{of}.position AS {column}" for column, (of, _) in sorted(joins.items(), key=lambda j: j[0] != key)
+    ]
     decimal = {"s_acctbal", "p_retailprice", "ps_supplycost", "c_acctbal", "o_totalprice"}
     decimal |= {"l_quantity", "l_extendedprice", "l_discount", "l_tax"}
     for column, stype in (({time: "timestamp"} if time else {}) | others).items():

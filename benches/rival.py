@@ -96,7 +96,10 @@ def preprocessed(name: str, arguments: argparse.Namespace, python: Path, dimensi
     if not (inner / "meta.json").exists():
         print(f"the rival preprocesses {source}", file=sys.stderr)
         run(python, ROOT / "benches/rival_preprocess.py", source, "--contestant", "rival", "--keep", folder)
-    if json.loads((inner / "meta.json").read_text()).get("text_embeddings", {}).get(MODEL, {}).get("d_text") != dimension:
+    if (
+        json.loads((inner / "meta.json").read_text()).get("text_embeddings", {}).get(MODEL, {}).get("d_text")
+        != dimension
+    ):
         subprocess.run([python, __file__, inner, "--vectors", str(dimension)], check=True)
     return folder
 

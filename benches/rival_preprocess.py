@@ -50,9 +50,9 @@ def rival_preprocess(folder: Path, out: Path) -> None:
 def contest(arguments: argparse.Namespace) -> None:
     """Is one contestant, in a process of its own."""
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        out = Path(scratch) / "out"
+        out = arguments.keep or Path(scratch) / "out"
         if arguments.contestant == "rival":
-            rival_preprocess(arguments.databases[0], arguments.keep or out)
+            rival_preprocess(arguments.databases[0], out)
         else:
             encode(arguments.databases[0], out, arguments.threads, with_tasks="tasks" in arguments.contestant)
 
