@@ -103,7 +103,7 @@ def compare(name: str, arguments: argparse.Namespace, python: Path) -> None:
         print(
             f"  {contestant} beside the rival: {speed:.1f} x its rows/CPU-s (10: {verdict(speed >= 10)});"
             f" {memory:.2f} of its memory, {growth:.2f} without its imports (0.5: {verdict(growth <= 0.5)});"
-            f" output {size:.2f} x parquet (2: {verdict(size <= 2)}), {own['bytes'] / other['bytes']:.3f} of its output",
+            f" output {size:.2f} x parquet (2: {verdict(size <= 2)}), {own['bytes'] / other['bytes']:.2f} its output",
             flush=True,
         )
 
