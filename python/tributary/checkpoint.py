@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -132,6 +133,31 @@ class Checkpoints:
             return self._read_records(kind, step)[0]
         except Exception as error:
             raise CheckpointError(f"{self._root / kind / str(step)}: cannot be read ({_first_line(error)})") from error
+
+    def check_vectors(self, embedder: dict[str, Any] | None, database: str) -> None:
+        """Refuses a database whose vectors are of another embedder than those the model learned to read.
+
+        To be asked before arrays are restored: their shapes depend on the vectors.
+
+        Args:
+            embedder: of the database, as its manifest says.
+            database: its place, for the message.
+
+        Raises:
+            CheckpointError: the vectors are others.
+        """
+        for kind in self._managers:
+            for step in reversed(self.steps(kind)):
+                try:
+                    learned = self.progress(kind, step).embedder
+                except CheckpointError:
+                    continue  # whoever restores it says so
+                if learned != embedder:
+                    raise CheckpointError(
+                        f"{self._root.parent}: the model reads vectors of {json.dumps(learned)}, those of {database}"
+                        f" are of {json.dumps(embedder)}; embed the database as the model needs it: tributary embed"
+                    )
+                return
 
     def _read_records(self, kind: Kind, step: int) -> tuple[Progress, dict[str, str]]:
         names = ("config", "sampler", "progress")

@@ -109,11 +109,13 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     run_dir = Path(run_dir)
     config = RunConfig.load(run_dir / "config.yaml")
     opened = Database(str(database if database is not None else config.data.database))
+    manifest = json.loads(opened.manifest)
     arrays = database_arrays(opened)
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
     template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
     try:
+        checkpoints.check_vectors(manifest["embedder"], opened.path)
         if isinstance(step, int):
             kind: Kind = "best" if step in checkpoints.steps("best") else "last"
             state, progress = checkpoints.restore(kind, template, step=step)
@@ -125,12 +127,6 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
         raise CheckpointError(
             f"{run_dir}: trained on build {', '.join(progress.builds.values())} of {config.data.database}, which is "
             f"build {opened.build_id} now; name a database explicitly to predict on it all the same"
-        )
-    manifest = json.loads(opened.manifest)
-    if manifest["embedder"] != progress.embedder:
-        raise CheckpointError(
-            f"{run_dir}: the model reads vectors of {json.dumps(progress.embedder)}, those of {opened.path} are of "
-            f"{json.dumps(manifest['embedder'])}; embed the database as the model needs it: tributary embed"
         )
     return Run(
         path=run_dir,

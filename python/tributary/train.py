@@ -130,6 +130,7 @@ def train(
     saved_config, builds = config.model_dump(mode="json"), {config.data.database: database.build_id}
     embedder = json.loads(database.manifest)["embedder"]
     if resume == "auto" and checkpoints.steps("last"):
+        checkpoints.check_vectors(embedder, database.path)
         restored, progress = checkpoints.restore("last", state)
         check_same_run(progress, saved_config, builds, ignored=RESUMABLE_CHANGES)
         state = jax.device_put(restored, device)

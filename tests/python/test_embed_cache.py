@@ -187,6 +187,72 @@ def test_cli_embeds_lists_and_prunes(shop, tmp_path: Path, folder: Path, tributa
     assert refused.returncode == 2
     assert "prune what?" in refused.stderr
     pruned = tributary_command("cache", "prune", "--all")
-    assert "1 spaces forgotten" in pruned.stdout, pruned.stderr
+    assert "counting-1" in pruned.stdout, pruned.stderr
+    assert "0 vectors of 0 spaces" in pruned.stdout
     with VectorCache(folder) as cache:
         assert cache.spaces() == []
+
+
+def test_cli_prunes_by_model_age_and_size(folder: Path, tributary_command) -> None:
+    for model in ("old", "middle", "new"):
+        with through_cache(Counting(model)) as cached:
+            cached.embed([f"{model} {idx}" for idx in range(10)])
+    with VectorCache(folder) as cache:
+        cache._connection.execute("UPDATE spaces SET used = used - 864000 WHERE identity LIKE '%old%'")
+        size = cache.spaces()[0].num_bytes
+
+    def kept(*arguments: str) -> list[str]:
+        done = tributary_command("cache", "prune", *arguments)
+        assert done.returncode == 0, done.stderr
+        with VectorCache(folder) as cache:
+            return [space.identity["model"] for space in cache.spaces()]
+
+    assert kept("--max-size", "1KB", "--dry-run") == ["new", "middle", "old"]
+    assert kept("--unused-days", "20") == ["new", "middle", "old"]
+    assert kept("--unused-days", "9") == ["new", "middle"]
+    assert kept("--max-size", str(size)) == ["new"]
+    assert kept("--model", "new") == []
+    for arguments, message in [
+        (["--model", "absent"], "nothing of the model `absent`"),
+        (["--space", "7"], "no space 7"),
+        (["--max-size", "big"], "such as 500MB"),
+    ]:
+        refused = tributary_command("cache", "prune", *arguments)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+
+
+def test_processes_side_by_side_lose_nothing_when_some_are_killed(folder: Path) -> None:
+    """Three writers share a space; two of them are killed at work; every transaction that ended is there."""
+    script = (
+        "import numpy as np, sys\n"
+        "from pathlib import Path\n"
+        "from tributary.embed import VectorCache\n"
+        "cache = VectorCache(Path(sys.argv[1]))\n"
+        "space = cache.space({'kind': 'k', 'model': 'm', 'dimension': 4})\n"
+        "for number in range(int(sys.argv[3])):\n"
+        "    keys = [bytes([int(sys.argv[2]), number // 256, number % 256, part]) for part in range(8)]\n"
+        "    cache.store(space, keys, np.full((8, 4), number, dtype=np.float16))\n"
+        "    print(number, flush=True)\n"
+    )
+
+    def start(writer: int, count: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", script, os.fspath(folder), str(writer), str(count)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    doomed, patient = [start(writer, 60_000) for writer in (1, 2)], start(3, 60)
+    ended = {3: 59}
+    for writer, process in enumerate(doomed, 1):
+        with process:
+            assert process.stdout is not None
+            for _ in range(40):
+                process.stdout.readline()
+            process.kill()
+            ended[writer] = max(40, *(int(line) for line in process.stdout.read().splitlines()[:-1] or ["0"]))
+    with patient:
+        assert patient.wait(timeout=60) == 0
+    with VectorCache(folder) as cache:
+        space = cache.space(Identity(kind="k", model="m", dimension=4))
+        for writer, last in ended.items():
+            keys = [bytes([writer, n // 256, n % 256, part]) for n in range(last) for part in range(8)]
+            assert len(cache.known(space, keys)) == len(keys)

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import itertools
 import logging
 import os
 import signal
@@ -17,10 +18,12 @@ import pytest
 
 import faulty_endpoint as faulty
 from faulty_endpoint import KEY, WIDTH, FaultyEndpoint, true_vectors
-from tributary.embed import endpoint as endpoint_module
-from tributary.embed import make_embedder, through_cache
-from tributary.embed.endpoint import EndpointEmbedder, EndpointError, estimated_tokens
+from tributary.embed import EndpointError, endpoint_round, endpoint_traffic, make_embedder, through_cache
+from tributary.embed.endpoint import EndpointEmbedder
+from tributary.embed.endpoint_requests import estimated_tokens
 from tributary.embed.endpoint_settings import EndpointSettings, endpoint_settings
+from tributary.embed.endpoint_traffic import Traffic
+from tributary.preprocess import Silence, preprocess
 
 TEXTS = [f"color is {idx}" for idx in range(40)]
 
@@ -28,7 +31,7 @@ TEXTS = [f"color is {idx}" for idx in range(40)]
 @pytest.fixture(autouse=True)
 def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBUTARY_CACHE", os.fspath(tmp_path / "cache"))
-    monkeypatch.setattr(endpoint_module, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(endpoint_round, "_FIRST_WAIT", 0.01)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -137,11 +140,11 @@ def test_the_refused_text_is_found_and_named() -> None:
 def test_texts_that_are_too_long_are_cut_and_reported(code: int) -> None:
     fault = faulty.refuses("long", "maximum context length is 20 tokens", code, longest=100)
     texts = [*TEXTS, "a long story " * 40]
-    said: list[str] = []
     with FaultyEndpoint(always=fault) as server:
-        vectors = _client(server, said).embed(texts)
+        client = _client(server)
+        vectors = client.embed(texts)
     _assert_right(TEXTS, vectors[:-1])
-    assert said == [f"cut to what the endpoint takes: {('a long story ' * 40)[:77] + '...'!r}"]
+    assert client.cut_texts == texts[-1:]
 
 
 def test_retry_after_holds_every_request_back() -> None:
@@ -222,8 +225,10 @@ def test_a_second_run_sends_nothing_and_the_first_says_what_it_sends() -> None:
                 cached.announce([*TEXTS, *TEXTS])
                 cached.embed(TEXTS)
         assert sum(server.asked.values()) == 40
-    assert len(said) == 1
-    assert said[0].startswith("sending 40 distinct texts, about ")
+    assert said == [
+        "sending 40 distinct texts, about 200 tokens, in about 4 requests to 127.0.0.1 (m)",
+        "nothing to send to 127.0.0.1 (m); 40 more are in the cache",
+    ]
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 429])
@@ -302,3 +307,104 @@ def test_preprocess_through_an_endpoint(shop, tmp_path: Path, tributary_command)
         make_embedder("endpoint")
     with pytest.raises(ValueError, match="embedder `hash` has no address or model to choose"):
         make_embedder("hash", model="m")
+
+
+class _Listener(Silence):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def test_refused_texts_are_named_by_table_column_and_row(shop, tmp_path: Path) -> None:
+    shop.tables["products"]["title"][2:] = ["poison ivy", "  poison\tivy", "poison ivy"]
+    shop.tables["customers"]["country"][5] = "poison"
+    shop.metadata["tables"]["orders"]["columns"]["amount"]["description"] = "dose of poison"
+    poison = faulty.refuses("poison", f"unsafe content for {KEY}")
+    output = tmp_path / "db"
+    with FaultyEndpoint(always=poison) as server:
+        with pytest.raises(EndpointError) as caught:
+            preprocess(shop.write(), output, embedder=_client(server))
+        reason = "status 400 (unsafe content for ***)"
+        assert str(caught.value).splitlines() == [
+            "127.0.0.1 (m) refuses 3 texts:",
+            "  the phrase of a column (its description in metadata.json): 'amount of orders: dose of poison': "
+            + reason,
+            f"  table `customers`, column `country`, key 6: 'country is poison': {reason}",
+            f"  table `products`, column `title`, key 3 and 1 more cells: 'poison ivy': {reason}",
+            "  change them in the data or choose another embedder; the next run sends what is not in the cache",
+        ]
+        assert not output.exists()
+        server.always = None
+        preprocess(shop.folder, output, embedder=_client(server))
+        assert server.paid_twice == []
+
+
+def test_texts_that_were_cut_are_named(shop, tmp_path: Path) -> None:
+    shop.tables["products"]["title"][4] = "a long story " * 40
+    listener = _Listener()
+    fault = faulty.refuses("long", "maximum context length is 20 tokens", longest=100)
+    with FaultyEndpoint(always=fault) as server:
+        preprocess(shop.write(), tmp_path / "db", embedder=_client(server), watcher=listener)
+    assert [warning for warning in listener.warnings if "endpoint" in warning] == [
+        "a text was longer than the endpoint takes; its beginning was embedded:\n"
+        f"  table `products`, column `title`, key 5: {('a long story ' * 40)[:77] + '...'!r}"
+    ]
+
+
+def test_many_refusals_end_a_run_early() -> None:
+    with FaultyEndpoint(always=faulty.refuses("color", "wrong model options")) as server:
+        with pytest.raises(EndpointError, match="refuses the text"):
+            _client(server, max_concurrency=1).embed(TEXTS)
+        assert len(server.requests) < 12
+    texts = [f"poison {idx}" for idx in range(100)] + TEXTS
+    with FaultyEndpoint(always=faulty.refuses("poison", "no")) as server:
+        with pytest.raises(EndpointError, match="refuses 20 texts, such as 'poison") as caught:
+            _client(server, max_texts=140, max_concurrency=1).embed(texts)
+        assert len(caught.value.refusals) == 20
+
+
+def test_sizes_that_are_refused_are_not_tried_again() -> None:
+    texts = [f"text {idx}" for idx in range(1000)]
+    with FaultyEndpoint(always=faulty.at_most(32)) as server:
+        client = _client(server, max_texts=256, max_concurrency=2)
+        _assert_right(texts, client.embed(texts))
+        assert server.paid_twice == []
+        assert sum(len(request["input"]) > 32 for request in server.requests) <= 20  # of 28 if nothing were learned
+        before = len(server.requests)
+        client.embed([f"later {idx}" for idx in range(64)])
+        assert [len(request["input"]) for request in server.requests[before:]] == [32, 32]
+
+
+def test_concurrency_is_halved_by_overrun_and_grows_again() -> None:
+    """A server that has three places: the client finds out, and what it sends settles around them."""
+    limits: list[int] = []
+
+    def crowded(handler: faulty.Handler, texts: list[str]) -> bool:
+        if handler.server.at_once > 3:
+            return faulty.status(429, Retry_After="0.02")(handler, texts)
+        time.sleep(0.02)
+        return False
+
+    class Watched(Traffic):
+        def succeeded(self) -> None:
+            super().succeeded()
+            limits.append(self.limit)
+
+        def _overrun(self, seconds: float) -> None:
+            super()._overrun(seconds)
+            limits.append(self.limit)
+
+    texts = [f"text {idx}" for idx in range(400)]
+    with pytest.MonkeyPatch.context() as patch, FaultyEndpoint(always=crowded) as server:
+        patch.setattr(endpoint_round, "Traffic", Watched)
+        patch.setattr(endpoint_traffic, "_MIN_SECONDS_BETWEEN_CUTS", 0.1)
+        _assert_right(texts, _client(server, max_texts=2, max_concurrency=32).embed(texts))
+        assert server.paid_twice == []
+        assert server.most_at_once > 3
+    changes = list(itertools.pairwise(limits))
+    assert any(after == max(1, before // 2) < before for before, after in changes)
+    assert any(after == before + 1 for before, after in changes)
+    assert all(after in (before, before + 1, max(1, before // 2)) for before, after in changes)
+    assert max(limits[len(limits) // 2 :]) < 16

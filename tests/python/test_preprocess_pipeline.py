@@ -64,7 +64,7 @@ def test_everything_is_there(shop, tmp_path: Path) -> None:
     }
     assert [task.name for task in manifest.tasks] == ["churn", "spend", "country"]
     assert [sum(task.splits.values()) for task in manifest.tasks[:1]] == [12]
-    assert manifest.embedder == {"kind": "hash", "model": "tributary-feature-hash-1", "dimension": 256}
+    assert manifest.embedder == {"kind": "hash", "model": "tributary-feature-hash-2", "dimension": 256}
     assert len(verify(tmp_path / "db")) >= 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "shop"]
 

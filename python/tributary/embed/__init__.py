@@ -2,7 +2,8 @@
 
 from tributary.embed.cache import CachedEmbedder, Space, VectorCache, cache_folder, through_cache
 from tributary.embed.choice import EMBEDDERS, default_embedder, make_embedder, matching_embedder
-from tributary.embed.endpoint import EndpointEmbedder, EndpointError
+from tributary.embed.endpoint import EndpointEmbedder
+from tributary.embed.endpoint_failures import EndpointError, Refusal
 from tributary.embed.feature_hash import FeatureHashEmbedder
 from tributary.embed.interface import Embedder, Identity, checked_vectors
 from tributary.embed.local import LocalEmbedder
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureHashEmbedder",
     "Identity",
     "LocalEmbedder",
+    "Refusal",
     "Space",
     "StaticEmbedder",
     "VectorCache",

@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tributary.embed.interface import Announcing, Embedder, Identity, Part, PartwiseEmbedder
+from tributary.embed.interface import Announcing, Cutting, Embedder, Identity, Part, PartwiseEmbedder
 from tributary.embed.phrases import normalised
 
 FOLDER_VARIABLE = "TRIBUTARY_CACHE"
@@ -35,7 +35,7 @@ _KEYS_PER_QUERY = 500
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE, used REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (space INTEGER NOT NULL, key BLOB NOT NULL, vector BLOB NOT NULL,
-                                    PRIMARY KEY (space, key)) WITHOUT ROWID;
+                                    PRIMARY KEY (space, key));
 """
 
 
@@ -123,6 +123,19 @@ class VectorCache:
                 found.update({key: np.frombuffer(vector, dtype="<f2") for key, vector in rows})
         return found
 
+    def known(self, space: int, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of some keys that have a vector."""
+        there = set[bytes]()
+        with self._named_errors():
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(part))
+                rows = self._connection.execute(
+                    f"SELECT key FROM vectors WHERE space = ? AND key IN ({marks})", (space, *part)
+                )
+                there.update(key for (key,) in rows)
+        return there
+
     def store(self, space: int, keys: Sequence[bytes], vectors: npt.NDArray[np.float16]) -> None:
         """Keeps some vectors, all or none of them; those that are there already stay.
 
@@ -206,14 +219,17 @@ class CachedEmbedder:
         """That of the embedder: a vector does not depend on whether it was made or found."""
         return self._embedder.identity
 
+    @property
+    def cut_texts(self) -> list[str]:
+        """Texts of which the embedder read the beginning only, as far as it says."""
+        return self._embedder.cut_texts if isinstance(self._embedder, Cutting) else []
+
     def announce(self, texts: Sequence[str]) -> None:
         """Lets an embedder whose use has a price say how many of these texts it will be asked for."""
         if isinstance(self._embedder, Announcing):
             distinct = {text_key(text): text for text in texts}
-            known = self._cache.find(self._space, list(distinct)) if self._cache is not None else {}
-            missing = [text for key, text in distinct.items() if key not in known]
-            if missing:
-                self._embedder.announce(missing)
+            known = self._cache.known(self._space, list(distinct)) if self._cache is not None else set()
+            self._embedder.announce([text for key, text in distinct.items() if key not in known], len(known))
 
     def embed(self, texts: Sequence[str], report: Callable[[int], None] = lambda done: None) -> npt.NDArray[np.float32]:
         """The vectors of some texts.
@@ -225,11 +241,8 @@ class CachedEmbedder:
         Returns:
             float32 [len(texts), dimension], every row of length one to the precision of float16.
         """
-        if self._cache is None:
-            self.num_made += len(texts)
-            return self._embedder.embed(texts)
         keys = [text_key(text) for text in texts]
-        known = self._cache.find(self._space, list(dict.fromkeys(keys)))
+        known = self._cache.find(self._space, list(dict.fromkeys(keys))) if self._cache is not None else {}
         missing: dict[bytes, str] = {}
         for key, text in zip(keys, texts, strict=True):
             if key not in known:
@@ -242,15 +255,15 @@ class CachedEmbedder:
         for members, vectors in _parts(self._embedder, list(missing.values())):
             part_keys = [missing_keys[member] for member in members]
             rows = vectors.astype(np.float16)
-            self._cache.store(self._space, part_keys, rows)
+            if self._cache is not None:
+                self._cache.store(self._space, part_keys, rows)
             known.update(zip(part_keys, rows, strict=True))
             self.num_made += len(part_keys)
             done += len(part_keys)
             report(done)
-        result = np.empty((len(texts), self.identity["dimension"]), dtype=np.float32)
-        for row, key in enumerate(keys):
-            result[row] = known[key]
-        return result
+        if not keys:
+            return np.empty((0, self.identity["dimension"]), dtype=np.float32)
+        return np.stack([known[key] for key in keys]).astype(np.float32)
 
 
 @contextmanager

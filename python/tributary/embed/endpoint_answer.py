@@ -4,7 +4,6 @@ Clients take short, reordered, repeated, wrong-width, empty and NaN answers with
 apart by its indices; every vector that is certainly that of its text is used, the rest is asked for again.
 """
 
-import base64
 import binascii
 import json
 from collections import Counter
@@ -52,7 +51,7 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
         return Answer(*nothing, "the answer is cut off or is not that of an embedding endpoint")
     if len(places) != num_texts:
         return Answer(*nothing, f"the answer has {len(places)} vectors instead of {num_texts}")
-    read = [_vector(value) for value in raw]
+    read = [_numbers(value) for value in raw]
     widths = Counter(len(vector) for vector, _ in read if vector is not None)
     expected = width or max(widths, key=lambda found: widths[found], default=0)
     vectors: dict[int, npt.NDArray[np.float32]] = {}
@@ -72,26 +71,28 @@ def read_answer(body: bytes, num_texts: int, width: int | None) -> Answer:
             refused.add(place)
             continue
         vectors[place] = vector
-    members = sorted(vectors)
-    if not members:
+    if not vectors:
         return Answer(*nothing, problem or "the answer is empty")
-    stacked = np.stack([vectors[place] for place in members])
-    return Answer(np.array(members, dtype=np.int64), stacked, problem)
+    members = np.array(sorted(vectors), dtype=np.int64)
+    stacked = np.stack([vectors[place] for place in members.tolist()])
+    is_finite, is_zero = np.isfinite(stacked).all(axis=1), ~stacked.any(axis=1)
+    if not is_finite.all():
+        problem = "a vector holds numbers that are not finite"
+    elif is_zero.any():
+        problem = "a vector is zero"
+    is_good = is_finite & ~is_zero
+    return Answer(members[is_good], stacked[is_good], problem)
 
 
-def _vector(value: Any) -> tuple[npt.NDArray[np.float32] | None, str | None]:
-    """A vector from base64 or a list of numbers, or what is wrong with it."""
+def _numbers(value: Any) -> tuple[npt.NDArray[np.float32] | None, str | None]:
+    """The numbers of base64 or of a list, or what is wrong with them."""
     try:
         if isinstance(value, str):
-            vector = np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
+            vector = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), dtype="<f4")
         else:
             vector = np.array(value, dtype=np.float32)
     except (ValueError, TypeError, binascii.Error, OverflowError):
         return None, "a vector is neither base64 nor a list of numbers"
     if vector.ndim != 1 or vector.size == 0:
         return None, "a vector is empty"
-    if not np.isfinite(vector).all():
-        return None, "a vector holds numbers that are not finite"
-    if not vector.any():
-        return None, "a vector is zero"
     return vector, None

@@ -94,8 +94,16 @@ def endpoint_settings(
     reduction = environment.get(_REDUCTION, "here")
     if reduction not in ("here", "server"):
         raise ValueError(f"embedder `endpoint`: {_REDUCTION} must be here or server, found {reduction!r}")
-    key = environment.get(_KEY)
+    key = _clean_key(environment, _KEY)
     is_baseten = address == environment.get(_BASETEN_URL) or parts.hostname.endswith(".baseten.co")
     if not key and is_baseten:
-        key = environment.get(_BASETEN_KEY)
+        key = _clean_key(environment, _BASETEN_KEY)
     return EndpointSettings(url=address, model=name, api_key=key or _NO_KEY, server_reduces=reduction == "server")
+
+
+def _clean_key(environment: Mapping[str, str], variable: str) -> str:
+    """A key without the line end that files and pipes leave on it; empty when there is none."""
+    key = environment.get(variable, "").strip()
+    if not (key.isascii() and (key.isprintable() and " " not in key)):
+        raise ValueError(f"embedder `endpoint`: the key in {variable} holds blanks or signs that no key has")
+    return key

@@ -1,7 +1,8 @@
 """How many requests are under way at once: as many as the server takes.
 
-The limit grows by one after as many successes as it has, and is halved when the server is overrun (429, 503, a
-time-out). A server that says when to come back is left alone until then.
+The limit grows by one with every success until the server is overrun for the first time (429, 503, a time-out); that
+halves it, and from then on it grows by one after as many successes as it has. A server that says when to come back is
+left alone until then.
 """
 
 import asyncio
@@ -17,12 +18,16 @@ class Traffic:
 
     Args:
         max_limit: Never more than this.
+        first_limit: Where to begin; a few if nothing is known.
+
+    Attributes:
+        limit: Requests that may be under way.
     """
 
-    def __init__(self, max_limit: int) -> None:
+    def __init__(self, max_limit: int, *, first_limit: int | None = None) -> None:
         self._max_limit = max_limit
-        self.limit = min(_FIRST_LIMIT, max_limit)
-        self._under_way = 0
+        self.limit = min(first_limit or _FIRST_LIMIT, max_limit)
+        self._under_way = self._waiting = 0
         self._successes = 0
         self._closed_until = 0.0
         self._last_cut = float("-inf")
@@ -32,16 +37,27 @@ class Traffic:
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
         """Waits for a place, then holds it."""
-        async with self._changed:
-            while not self._is_over and (self._under_way >= self.limit or self._seconds_closed() > 0):
-                await self._wait(self._seconds_closed() or None)
-            self._under_way += 1
+        self._waiting += 1
+        try:
+            async with self._changed:
+                while not self._is_over and (self._under_way >= self.limit or self._seconds_closed() > 0):
+                    await self._wait(self._seconds_closed() or None)
+                self._under_way += 1
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
             async with self._changed:
                 self._under_way -= 1
                 self._changed.notify_all()
+
+    async def room(self) -> None:
+        """Waits until nobody else waits for a place and one is free: time for new work, after what failed before."""
+        await asyncio.sleep(0)  # work that was begun takes its place first
+        async with self._changed:
+            while not self._is_over and (self._under_way + self._waiting >= self.limit or self._seconds_closed() > 0):
+                await self._wait(self._seconds_closed() or None)
 
     async def pause(self, seconds: float, *, is_overrun: bool) -> None:
         """After a failure.
@@ -66,7 +82,8 @@ class Traffic:
     def succeeded(self) -> None:
         """A request was answered."""
         self._successes += 1
-        if self._successes >= self.limit < self._max_limit:
+        was_never_cut = self._last_cut == float("-inf")
+        if self.limit < self._max_limit and (was_never_cut or self._successes >= self.limit):
             self.limit += 1
             self._successes = 0
 

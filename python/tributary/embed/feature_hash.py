@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tributary.embed.interface import Identity
+from tributary.embed.phrases import normalised
 
 # Raise the version when any vector changes.
-_MODEL = "tributary-feature-hash-1"
+_MODEL = "tributary-feature-hash-2"
 _MAX_CHARACTERS = 8192  # of a text; what follows only enters the hash of the whole text
 _CHUNK_CHARACTERS = 1 << 18
 _CHUNK_TEXTS = 4096
@@ -59,6 +60,7 @@ class FeatureHashEmbedder:
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The vectors of some texts: float32 [len(texts), dimension], every row of length one."""
+        texts = [normalised(text) for text in texts]
         vectors = np.empty((len(texts), self._dimension), dtype=np.float32)
         for start, stop in _chunks(texts):
             vectors[start:stop] = self._embed_chunk(texts[start:stop])

@@ -64,9 +64,16 @@ class PartwiseEmbedder(Embedder, Protocol):
 class Announcing(Embedder, Protocol):
     """An embedder whose use has a price that users want to know before."""
 
-    def announce(self, texts: Sequence[str]) -> None:
-        """Says what embedding these texts will take."""
+    def announce(self, texts: Sequence[str], num_found: int) -> None:
+        """Says what embedding these texts will take, beside those that were found in the cache."""
         ...
+
+
+@runtime_checkable
+class Cutting(Embedder, Protocol):
+    """An embedder that takes no more than the beginning of long texts, and remembers which those were."""
+
+    cut_texts: list[str]
 
 
 def assembled(num_texts: int, dimension: int, parts: Iterator[Part]) -> npt.NDArray[np.float32]:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tributary import _headwater
-from tributary.embed import CachedEmbedder, Embedder, checked_vectors, through_cache
+from tributary.embed import CachedEmbedder, Embedder, EndpointError, checked_vectors, through_cache
 from tributary.preprocess.progress import Watcher
+from tributary.preprocess.text_places import cut_warning, with_places
 
-_BATCH_TEXTS = 16_384
+_BATCH_TEXTS = 65_536  # an embedder that works in parallel waits at the end of each
 _IN_MEMORY_BYTES = 256 << 20
 
 
@@ -39,6 +40,9 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
 
     Returns:
         How many vectors were found in the cache and how many were made.
+
+    Raises:
+        EndpointError: An endpoint failed; texts that it refuses are named by table, column and row.
     """
     identity = json.dumps(embedder.identity, sort_keys=True)
     with through_cache(embedder) as cached:
@@ -46,7 +50,14 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
         phrases = _headwater.column_phrases(folder)
         texts = [*phrases, *_headwater.vocab_texts(folder)]
         cached.announce(texts)
-        vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
+        try:
+            vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
+        except EndpointError as error:
+            if not error.refusals:
+                raise
+            raise with_places(error, folder, texts, len(phrases)) from None
+        if cached.cut_texts:
+            watcher.warn(cut_warning(cached.cut_texts, folder, texts, len(phrases)))
         _headwater.write_embeddings(folder, "column", vectors[: len(phrases)], identity)
         _headwater.write_embeddings(folder, "vocab", vectors[len(phrases) :], identity)
         return EmbedCounts(cached.num_found, cached.num_made)

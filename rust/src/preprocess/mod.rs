@@ -16,6 +16,7 @@ mod keys;
 mod kind;
 mod labels;
 mod link;
+mod places;
 mod publish;
 mod records;
 mod report;
@@ -49,6 +50,7 @@ use crate::manifest::{TableManifest, TimeStatistics};
 use crate::schema::{Schema, file_stem};
 use crate::stype::Stype;
 
+pub use self::places::{TextPlace, text_places};
 pub use self::publish::{publish, write_embeddings};
 pub use self::staged::{column_phrases, staged_manifest, vocab_texts};
 pub use self::tasks::{TaskReport, write_task};

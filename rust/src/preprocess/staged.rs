@@ -147,7 +147,7 @@ pub fn vocab_texts(root: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// As [`staged_manifest`] and [`Manifest::read`].
 pub fn column_phrases(root: &Path) -> Result<Vec<String>> {
-    let manifest = if root.join(MANIFEST_FILE).exists() { Manifest::read(root)? } else { staged_manifest(root)? };
+    let manifest = any_manifest(root)?;
     let columns = manifest
         .tables
         .iter()
@@ -157,6 +157,11 @@ pub fn column_phrases(root: &Path) -> Result<Vec<String>> {
         [phrase(time, &task.name, ""), phrase(&task.target_column, &task.name, &task.description)]
     });
     Ok(columns.chain(tasks).collect())
+}
+
+/// The manifest of a staged or published database.
+pub(super) fn any_manifest(root: &Path) -> Result<Manifest> {
+    if root.join(MANIFEST_FILE).exists() { Manifest::read(root) } else { staged_manifest(root) }
 }
 
 fn phrase(column: &str, table: &str, description: &str) -> String {

@@ -98,6 +98,12 @@ pub(super) fn vocab_texts(py: Python<'_>, dir: PathBuf) -> PyResult<Vec<String>>
     detach(py, || preprocess::vocab_texts(&dir))
 }
 
+/// Where texts of the vocabulary occur, of a staged or published database: a JSON list of `TextPlace`.
+#[pyfunction]
+pub(super) fn text_places(py: Python<'_>, dir: PathBuf, texts: Vec<u32>) -> PyResult<String> {
+    to_json(&detach(py, || preprocess::text_places(&dir, &texts))?)
+}
+
 /// One phrase per column id, of a staged or published database.
 #[pyfunction]
 pub(super) fn column_phrases(py: Python<'_>, dir: PathBuf) -> PyResult<Vec<String>> {
