@@ -29,6 +29,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,9 @@ def main() -> None:
     if arguments.contestant:
         CONTESTANTS[arguments.contestant](arguments.folders[0], arguments.threads[0])
         return
+    if Path(arguments.peers_python) == Path(sys.executable) and find_spec("polars") is None:
+        arguments.contestants = [name for name in arguments.contestants if name != "polars"]
+        print("polars is not installed here and left out; --peers-python names an interpreter that has it")
     for folder in arguments.folders:
         for threads in arguments.threads:
             compare(folder, threads, arguments)

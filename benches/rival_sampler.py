@@ -266,7 +266,7 @@ def main() -> None:
     if arguments.epoch:
         epoch(Path(arguments.epoch[0]), [*arguments.epoch, "driver-dnf"][1])
         return
-    python = rival.rival_python(arguments)
+    python = Path(sys.executable) if arguments.no_rival else rival.rival_python(arguments)
     for name in arguments.databases:
         compare(name, arguments, python)
 
