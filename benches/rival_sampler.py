@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -161,13 +162,25 @@ def contest(arguments: argparse.Namespace) -> None:
 
 
 def processed(name: str, arguments: argparse.Namespace, python: Path) -> Path:
-    """Our processed form of a database, made where it is absent; vectors are left out, the sampler reads none."""
+    """Our processed form of a database, made where it is absent or of another version; the sampler needs no vectors."""
     folder = arguments.data / f"processed-{name}"
-    if not (folder / "metadata.json").exists():
+    if not opens(folder):
+        shutil.rmtree(folder, ignore_errors=True)
         source = rival.database(name, arguments, python)
         script = Path(__file__).with_name("rival_preprocess.py")
         run(sys.executable, script, source, "--contestant", "tables + tasks", "--keep", folder)
     return folder
+
+
+def opens(folder: Path) -> bool:
+    """Whether this version reads the database of a folder."""
+    from tributary import _headwater
+
+    try:
+        _headwater.Database(folder)
+    except (OSError, _headwater.FormatError):
+        return False
+    return True
 
 
 def compare(name: str, arguments: argparse.Namespace, python: Path) -> None:
