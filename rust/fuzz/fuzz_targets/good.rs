@@ -159,7 +159,6 @@ pub fn use_all(database: &Database) {
             split: Split::All,
             batch_size: 4,
             seq_len: 24,
-            num_neighbors: 3,
             threads: 0,
             prefetch: 0,
             ..SamplerConfig::default()
