@@ -78,7 +78,7 @@ fn run() -> Result<String> {
     let config = SamplerConfig {
         tasks: vec![task.clone()],
         seq_len: number(2, 1024),
-        num_neighbors: number(3, 16),
+        num_neighbors: number(3, 16).into(),
         ..SamplerConfig::default()
     };
     let seconds = number(4, 3) as f64;

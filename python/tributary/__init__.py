@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tributary.batch import Batch
     from tributary.data import Database, Sampler
     from tributary.errors import FormatError, SchemaError, TributaryError
+    from tributary.mixture import Mixture
     from tributary.preprocess import preprocess, verify
+    from tributary.seeds import Seeds, seeds_from_keys, seeds_from_query, seeds_from_table
 
 __version__: str
 
@@ -29,7 +31,12 @@ _HOMES = {
     # data
     "Batch": "tributary.batch",
     "Database": "tributary.data",
+    "Mixture": "tributary.mixture",
     "Sampler": "tributary.data",
+    "Seeds": "tributary.seeds",
+    "seeds_from_keys": "tributary.seeds",
+    "seeds_from_query": "tributary.seeds",
+    "seeds_from_table": "tributary.seeds",
     # preprocessing
     "preprocess": "tributary.preprocess",
     "verify": "tributary.preprocess",
@@ -43,11 +50,16 @@ __all__ = [
     "Batch",
     "Database",
     "FormatError",
+    "Mixture",
     "Sampler",
     "SchemaError",
+    "Seeds",
     "TributaryError",
     "__version__",
     "preprocess",
+    "seeds_from_keys",
+    "seeds_from_query",
+    "seeds_from_table",
     "verify",
 ]
 

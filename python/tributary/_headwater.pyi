@@ -1,7 +1,7 @@
 # ruff: noqa: A002 (the native names)
 """Types of the native module; `mypy.stubtest` holds this file equal to the built one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, final
 
@@ -102,16 +102,18 @@ class Sampler:
         tasks: Sequence[str],
         *,
         split: str = "train",
+        seeds: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None] | None = None,
         batch_size: int = 32,
         seq_len: int = 1024,
         max_rows: int | None = None,
-        num_neighbors: int = 16,
+        num_neighbors: int | Sequence[int] | Mapping[str, int | Sequence[int]] | None = None,
         strategy: str = "uniform",
         max_hops: int | None = None,
         null_cells: bool = False,
         identifiers: str = "all",
         strict_time: bool = False,
         database_cutoff: int | None = None,
+        lookback: int | None = None,
         history: bool = True,
         shuffle: bool = True,
         rng_seed: int = 0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rt-22m": {"d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
 }
 """Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator."""
+
+
+Count = Annotated[int, Field(ge=0)]
+PerHop = Count | Annotated[list[Count], Field(min_length=1)]
 
 
 class ConfigError(ValueError):
@@ -65,7 +69,11 @@ class DataSection(_Section):
     )
     seq_len: int = Field(default=256, ge=8, description="cells per context")
     max_rows: int | None = Field(default=None, ge=1, description="rows per context; null: as many as cells")
-    num_neighbors: int = Field(default=16, ge=0, description="children kept per row and foreign key")
+    num_neighbors: PerHop | dict[str, PerHop] = Field(
+        default=16,
+        description="children kept per row and foreign key: a number, a list by hop (its last number holds for further "
+        "hops), or a mapping of foreign keys (`table.column`; `*`: all others) to either",
+    )
     strategy: Literal["uniform", "recent"] = Field(default="recent", description="which children are kept")
     max_hops: int | None = Field(
         default=None, ge=0, description="foreign-key links walked from the seed's row; null: no limit"
@@ -73,6 +81,10 @@ class DataSection(_Section):
     null_cells: bool = Field(default=False, description="missing cells are part of the context")
     identifiers: Literal["all", "needed"] = Field(
         default="needed", description="`needed`: identifier cells only of rows that have no other cell"
+    )
+    lookback: str | None = Field(
+        default=None,
+        description='children and labels from longer before the seed are invisible, as "90 days"; null: none is',
     )
     strict_time: bool = Field(default=False, description="rows at exactly the seed's time are invisible")
     history: bool = Field(default=True, description="past labels of the same entity are rows of the context")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, Protocol, Self
 
 import jax
@@ -17,7 +18,9 @@ import numpy as np
 from tributary import _headwater
 from tributary._headwater import BATCH_FIELDS, STYPES, Database
 from tributary.batch import Batch, DatabaseArrays
-from tributary.config import DataSection, RunConfig
+from tributary.config import DataSection
+from tributary.moments import duration_us
+from tributary.seeds import Seeds
 
 __all__ = [
     "BATCH_FIELDS",
@@ -25,12 +28,10 @@ __all__ = [
     "Database",
     "Loaded",
     "Loader",
-    "Mixture",
     "Sampler",
     "database_arrays",
     "fitted_size",
     "sampler_options",
-    "task_mixture",
     "trim",
 ]
 
@@ -41,8 +42,10 @@ class Sampler:
     Args:
         database: an opened database.
         tasks: names of the tasks whose seeds are drawn.
-        split: train, val or test.
-        options: sampler options by name; see `tributary._headwater.Sampler`.
+        split: train, val, test, or all.
+        seeds: questions of your own in place of a split's; see `tributary.seeds`.
+        lookback: how far back children and labels are visible, as `"90 days"` or microseconds; None: without limit.
+        options: the other options of `documentation/sampling.md` by name.
 
     Example:
         ```
@@ -53,8 +56,19 @@ class Sampler:
         ```
     """
 
-    def __init__(self, database: Database, tasks: Sequence[str], *, split: str = "train", **options: Any):
-        self._native = _headwater.Sampler(database, list(tasks), split=split, **options)
+    def __init__(
+        self,
+        database: Database,
+        tasks: Sequence[str],
+        *,
+        split: str = "train",
+        seeds: Seeds | None = None,
+        lookback: str | int | timedelta | None = None,
+        **options: Any,
+    ):
+        own = None if seeds is None else (seeds.rows, seeds.times)
+        window = None if lookback is None else duration_us(lookback)
+        self._native = _headwater.Sampler(database, list(tasks), split=split, seeds=own, lookback=window, **options)
 
     @property
     def num_seeds(self) -> int:
@@ -105,7 +119,7 @@ class Sampler:
 
 
 class BatchSource(Protocol):
-    """What a loader needs: a sampler, or a mixture of them."""
+    """What a loader needs: a sampler, or a mixture of them (`tributary.mixture`)."""
 
     def __next__(self) -> Batch:
         """The next batch."""
@@ -115,81 +129,6 @@ class BatchSource(Protocol):
 
     def set_state(self, state: str) -> None:
         """Continues from a state."""
-
-
-class Mixture:
-    """Batches of several samplers in turn, each cut to the size its contexts need.
-
-    The next batch comes from the sampler that is furthest behind its share, so the order is a pure function of the
-    number of batches drawn from each. One sampler per task lets short contexts stay short: a batch costs what its
-    longest context does.
-
-    Args:
-        samplers: by name.
-        shares: share of the batches of each name; any positive numbers.
-    """
-
-    def __init__(self, samplers: Mapping[str, Sampler], shares: Mapping[str, float]):
-        self._samplers, self._shares = dict(samplers), dict(shares)
-        self._sizes = {name: fitted_size(sampler) for name, sampler in self._samplers.items()}
-        self._counts = dict.fromkeys(self._samplers, 0)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch."""
-        name = min(self._counts, key=lambda name: (self._counts[name] + 1) / self._shares[name])
-        batch = next(self._samplers[name])
-        self._counts[name] += 1
-        return trim(batch, self._sizes[name])
-
-    def get_state(self) -> str:
-        """JSON to continue from: batches drawn and state of each sampler."""
-        states = {name: json.loads(sampler.get_state()) for name, sampler in self._samplers.items()}
-        return json.dumps({"counts": self._counts, "samplers": states})
-
-    def set_state(self, state: str) -> None:
-        """Continues from a state.
-
-        Raises:
-            ValueError: the state is of other tasks, or a sampler refuses its part.
-        """
-        parsed = json.loads(state)
-        if parsed["counts"].keys() != self._counts.keys():
-            raise ValueError(f"state of tasks {sorted(parsed['counts'])}, expected {sorted(self._counts)}")
-        for name, sampler in self._samplers.items():
-            sampler.set_state(json.dumps(parsed["samplers"][name]))
-        self._counts = dict(parsed["counts"])
-
-    def close(self) -> None:
-        """Stops the samplers; idempotent."""
-        for sampler in self._samplers.values():
-            sampler.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config: RunConfig) -> Mixture:
-    """The training batches of a run: a sampler per task, drawn from by `data.task_balance`."""
-    samplers = {
-        task["name"]: Sampler(
-            database,
-            [task["name"]],
-            split="train",
-            batch_size=config.train.batch_size,
-            shuffle=True,
-            rng_seed=config.run.seed,
-            **sampler_options(config.data),
-        )
-        for task in tasks
-    }
-    shares = {task["name"]: float(task["splits"]["train"]) ** config.data.task_balance for task in tasks}
-    return Mixture(samplers, shares)
 
 
 # --- Sizes -------------------------------------------------------------------------------------------------------

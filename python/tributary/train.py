@@ -23,9 +23,10 @@ from flax import nnx
 from tributary.batch import Batch, DatabaseArrays
 from tributary.checkpoint import Checkpoints, Kind, Progress, check_same_run
 from tributary.config import ConfigError, RunConfig
-from tributary.data import Database, Loaded, Loader, database_arrays, task_mixture
+from tributary.data import Database, Loaded, Loader, database_arrays
 from tributary.journal import Journal, Pace, Position
 from tributary.losses import Objective, objective_loss
+from tributary.mixture import task_mixture
 from tributary.optim import evaluation_params, init_state, make_train_step
 from tributary.predict import describe_model, find_task, make_forward
 from tributary.validation import Validation, Validator

@@ -8,7 +8,6 @@ splits; every key, time, z-score, draw and cell is its own.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,6 +187,11 @@ class OracleDatabase:
             for slot, (_, parent) in enumerate(table.foreign_keys)
         ]
         self.children = [self._children(t, slot) for t, slot, _ in self.foreign_keys]
+        self.key_names = [
+            f"{self.tables[t].name}.{self.tables[t].foreign_keys[slot][0]}" for t, slot, _ in self.foreign_keys
+        ]
+        for name, described in metadata.get("tasks", {}).items():
+            self.key_names.append(f"{name}.{described.get('anchor_key') or 'entity'}")
         self.num_parents = max([1, *(len(table.foreign_keys) for table in self.tables)])
         self.tasks: list[Task] = []
         for name, description in metadata.get("tasks", {}).items():
@@ -322,16 +326,18 @@ class Options:
 
     tasks: Sequence[str]
     split: str = "train"
+    seeds: tuple[Sequence[int], Sequence[int]] | None = None  # rows and times of the caller's own
     batch_size: int = 32
     seq_len: int = 1024
     max_rows: int | None = None
-    num_neighbors: int = 16
+    num_neighbors: Any = 16
     strategy: str = "uniform"
     max_hops: int | None = None
     null_cells: bool = False
     identifiers: str = "all"
     strict_time: bool = False
     database_cutoff: int | None = None
+    lookback: int | None = None
     history: bool = True
     shuffle: bool = True
     rng_seed: int = 0
@@ -357,6 +363,9 @@ class Oracle:
             task = next(idx for idx, task in enumerate(database.tasks) if task.name == name)
             wanted = range(3) if options.split == "all" else [SPLITS.index(options.split)]
             seeds = database.tasks[task].seeds
+            if options.seeds is not None:
+                self.order += [(task, idx) for idx in range(len(options.seeds[0]))]
+                continue
             self.order += [(task, idx) for idx, seed in enumerate(seeds) if seed.split in wanted]
 
     def seeds(self, step: int) -> list[tuple[int, int, int] | None]:
@@ -381,31 +390,50 @@ class _Walk:
     def __init__(self, db: OracleDatabase, options: Options, epoch: int, task_id: int, index: int) -> None:
         self.db, self.options, self.task_id, self.index = db, options, task_id, index
         self.task = db.tasks[task_id]
-        self.seed = self.task.seeds[index]
+        if options.seeds is None:
+            self.number, self.seed = index, self.task.seeds[index]
+            words = [1, [options.rng_seed, epoch, task_id, index]]
+        else:
+            row, time = options.seeds[0][index], options.seeds[1][index]
+            self.number, self.seed = -1, Seed(int(row), int(time), 2, None)  # no seed of the task has this number
+            words = [3, [options.rng_seed, epoch, task_id, int(row), int(time) & WORD]]
+        self.oldest = ALWAYS
+        if options.lookback is not None and self.seed.time != END_OF_TIME:
+            self.oldest = max(self.seed.time - options.lookback, ALWAYS)
         limit = self.seed.time - 1 if options.strict_time else self.seed.time
         if options.database_cutoff is not None:
             limit = min(limit, options.database_cutoff)
         self.limit = min(limit, 2**63 - 2)
-        self.rng = Rng(hash_words(1, [options.rng_seed, epoch, task_id, index]))
+        self.rng = Rng(hash_words(*words))
         self.own_table = len(db.tables) + task_id
         self.found: dict[tuple[int, int], Row] = {}
-        self.lists: deque[tuple[int, list[int], int]] = deque()  # (table of the children, visible entries, hop)
+        self.lists: deque[tuple[int, list[int], int, int]] = deque()  # (table, visible entries, hop, quota)
         self.cells: list[dict[str, Any]] = []
+
+    def sees_child(self, time: int) -> bool:
+        return time == ALWAYS or self.oldest <= time <= self.limit
+
+    def quota(self, key: int, hop: int) -> int:
+        """Children drawn by a foreign key, found at a hop."""
+        numbers = self.options.num_neighbors
+        if isinstance(numbers, Mapping):
+            numbers = numbers.get(self.db.key_names[key], numbers.get("*", 16))
+        return numbers if isinstance(numbers, int) else numbers[min(hop, len(numbers)) - 1]
 
     def shows_label(self, idx: int) -> bool:
         other = self.task.seeds[idx]
-        if idx == self.index:
+        if idx == self.number or (self.number == -1 and (other.row, other.time) == (self.seed.row, self.seed.time)):
             return False
         if other.time == END_OF_TIME:
             return self.seed.time == END_OF_TIME and other.split == 0
         if self.task.horizon is None or other.time + self.task.horizon > self.limit:
             return False
-        return other.split <= self.seed.split
+        return other.split <= self.seed.split and other.time >= self.oldest
 
     def run(self) -> dict[str, Any]:
         options = self.options
         max_rows = min(options.seq_len, 32767) if options.max_rows is None else options.max_rows
-        first = (self.own_table, self.index) if self.task.kind == "table" else (self.task.anchor, self.seed.row)
+        first = (self.own_table, self.number) if self.task.kind == "table" else (self.task.anchor, self.seed.row)
         self.found[first] = Row(*first, hop=0)
         children = self.draw()
         visited: list[Row] = []
@@ -425,8 +453,8 @@ class _Walk:
     def draw(self):
         """Children in the order of their draws; new lists may come while it runs."""
         while self.lists:
-            table, entries, hop = self.lists.popleft()
-            quota, order = self.options.num_neighbors, list(entries)
+            table, entries, hop, quota = self.lists.popleft()
+            order = list(entries)
             for i in range(len(order)):
                 if quota == 0:
                     break
@@ -446,7 +474,7 @@ class _Walk:
         can_go_on = options.max_hops is None or row.hop + 1 <= options.max_hops
         if row.table == self.own_table:
             self.write_seed(row, local)
-            entity = self.task.seeds[row.row].row
+            entity = self.of_task(row).row
             self.meet(row, (self.task.anchor, entity), len(db.foreign_keys) + self.task_id, can_go_on)
             return
         table = db.tables[row.table]
@@ -459,13 +487,19 @@ class _Walk:
         if self.task.kind == "table" and options.history and row.table == self.task.anchor:
             seeds, horizon = self.task.by_row.get(row.row, []), self.task.horizon
             if self.seed.time != END_OF_TIME:
-                seeds = [s for s in seeds if horizon is not None and self.task.seeds[s].time + horizon <= self.limit]
-            self.lists.append((self.own_table, seeds, row.hop + 1))
+                times = {s: self.task.seeds[s].time for s in seeds}
+                seeds = [s for s in seeds if horizon is not None and times[s] + horizon <= self.limit]
+                seeds = [s for s in seeds if times[s] >= self.oldest]
+            quota = self.quota(len(db.foreign_keys) + self.task_id, row.hop + 1)
+            self.lists.append((self.own_table, seeds, row.hop + 1, quota))
         for key, (child, _, parent_table) in enumerate(db.foreign_keys):
             if parent_table == row.table:
-                rows = db.children[key].get(row.row, [])
-                times = [db.tables[child].times[r] for r in rows]
-                self.lists.append((child, rows[: bisect_right(times, self.limit)], row.hop + 1))
+                rows = [r for r in db.children[key].get(row.row, []) if self.sees_child(db.tables[child].times[r])]
+                self.lists.append((child, rows, row.hop + 1, self.quota(key, row.hop + 1)))
+
+    def of_task(self, row: Row) -> Seed:
+        """The seed that a row of the task is."""
+        return self.seed if row.row == self.number else self.task.seeds[row.row]
 
     def meet(self, row: Row, parent: tuple[int, int], key: int, can_go_on: bool) -> None:
         if parent not in self.found:
@@ -531,7 +565,7 @@ class _Walk:
                     break
 
     def write_seed(self, row: Row, local: int) -> None:
-        task, seed = self.task, self.task.seeds[row.row]
+        task, seed = self.task, self.of_task(row)
         if task.time_id is not None and (seed.time != END_OF_TIME or self.options.null_cells):
             self.write(local, task.time_id, "timestamp", None if seed.time == END_OF_TIME else seed.time)
         if local == 0:
@@ -546,7 +580,7 @@ class _Walk:
         context: dict[str, Any] = {name: [cell[name] for cell in self.cells] for name in names}
         numbers = {(row.table, row.row): local for local, row in enumerate(visited)}
         times = [
-            self.task.seeds[row.row].time if row.table == self.own_table else self.db.tables[row.table].times[row.row]
+            self.of_task(row).time if row.table == self.own_table else self.db.tables[row.table].times[row.row]
             for row in visited
         ]
         has_time = [self.seed.time != END_OF_TIME and t not in (ALWAYS, NEVER) for t in times]
@@ -554,7 +588,9 @@ class _Walk:
         links = [[(numbers[p], key) for p, key in row.parents if p in numbers] for row in visited]
         label, scale = self.seed.label, self.task.scale
         value, vocab = 0.0, -1
-        if self.task.stype == "numerical":
+        if label is None:
+            pass
+        elif self.task.stype == "numerical":
             value = _z(label, scale)
         elif self.task.stype == "boolean":
             value = float(label)
@@ -576,7 +612,7 @@ class _Walk:
             "target_cell": context["cell_is_target"].index(True),
             "target_value": value,
             "target_vocab": vocab,
-            "target_is_null": False,
+            "target_is_null": label is None,
             "seed_is_padding": False,
         }
         return context

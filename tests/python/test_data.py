@@ -7,7 +7,8 @@ import pytest
 from fake_database import FakeDatabase, FakeSampler
 from synthetic_batch import synthetic_batch
 from tributary.batch import HOST_FIELDS, Batch
-from tributary.data import BATCH_FIELDS, Loader, Mixture, database_arrays, trim
+from tributary.data import BATCH_FIELDS, Loader, database_arrays, trim
+from tributary.mixture import Mixture
 
 
 def arrays():
@@ -101,5 +102,5 @@ def test_a_mixture_keeps_its_shares_and_continues_from_its_state():
     for _ in range(3):
         np.testing.assert_array_equal(next(first).cell_value, next(again).cell_value)
     other = Mixture({"numerical": FakeSampler(None, ["numerical"])}, {"numerical": 1.0})
-    with pytest.raises(ValueError, match="state of tasks"):
+    with pytest.raises(ValueError, match="state of shares"):
         other.set_state(state)

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -50,6 +51,8 @@ _VARIANTS: list[dict[str, Any]] = [
     {"rng_seed": 2**64 - 1, "max_hops": 2, "max_rows": 40, "history": False},
     {"split": "test", "database_cutoff": 1_104_537_600_000_000, "num_neighbors": 64, "seq_len": 600},
     {"split": "all", "rank": 2, "world_size": 3, "rng_seed": 7},
+    {"split": "all", "lookback": 400 * 86_400_000_000, "num_neighbors": [9, 3, 1]},
+    {"num_neighbors": {"*": [20, 2], "results.driverId": 5}},
 ]
 
 
@@ -190,7 +193,7 @@ _options = st.fixed_dictionaries(
     {
         "batch_size": st.integers(1, 5),
         "seq_len": st.sampled_from([1, 2, 3, 7, 20, 200]),
-        "num_neighbors": st.sampled_from([0, 1, 2, 16]),
+        "num_neighbors": st.sampled_from([0, 1, 2, 16, [2, 1], [0, 3, 0], {"*": 1}, {"*": [4, 0]}]),
         "strategy": st.sampled_from(["uniform", "recent"]),
         "null_cells": st.booleans(),
         "identifiers": st.sampled_from(["all", "needed"]),
@@ -203,6 +206,7 @@ _options = st.fixed_dictionaries(
         "max_rows": st.integers(1, 30),
         "max_hops": st.integers(0, 4),
         "database_cutoff": _moments,
+        "lookback": st.integers(0, 12).map(lambda n: n * _DAY // 2),
     },
 )
 
@@ -227,4 +231,29 @@ def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], 
                 continue
             sampler = _headwater.Sampler(native, [task], split="all", **options)
             assert sampler.num_seeds == len(expected.order)
+            assert_batches(sampler, expected, range(sampler.steps_per_epoch))
+
+
+@settings(
+    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(database=_databases(), options=_options, data=st.data())
+def test_seeds_of_the_callers_own(
+    database: tuple[dict[str, pa.Table], dict[str, Any]], options: dict[str, Any], data: st.DataObject
+) -> None:
+    files, metadata = database
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "raw"
+        raw.mkdir()
+        for name, table in files.items():
+            pq.write_table(table, raw / f"{name}.parquet")
+        native, oracle = _pair(raw, metadata, Path(scratch) / "database")
+        for name, task in metadata["tasks"].items():
+            rows = st.integers(0, files[task["anchor_table"]].num_rows - 1)
+            times = st.one_of(_moments, st.sampled_from([2**63 - 1, -(10**16)]))
+            found = data.draw(st.lists(st.tuples(rows, times), min_size=1, max_size=9))
+            seeds = tuple(np.array(column, np.int64) for column in zip(*found, strict=True))
+            sampler = _headwater.Sampler(native, [name], seeds=seeds, **options)
+            assert sampler.num_seeds == len(found)
+            expected = Oracle(oracle, Options(tasks=[name], seeds=seeds, **options))
             assert_batches(sampler, expected, range(sampler.steps_per_epoch))

@@ -151,7 +151,7 @@ fn nothing_later_than_the_seed_is_seen() {
                 let config = SamplerConfig {
                     strict_time: is_strict,
                     database_cutoff: cutoff,
-                    num_neighbors: 99,
+                    num_neighbors: 99.into(),
                     seq_len: 400,
                     ..config("t")
                 };
@@ -194,7 +194,7 @@ fn history_waits_for_closed_labels_of_no_later_split() {
     assert_eq!(labels(&SamplerConfig { strict_time: true, ..plain.clone() }, 1), [0i64; 0]);
     assert_eq!(labels(&SamplerConfig { database_cutoff: Some(19), ..plain.clone() }, 5), [100]);
     assert_eq!(labels(&SamplerConfig { history: false, ..plain.clone() }, 5), [0i64; 0]);
-    let recent = SamplerConfig { strategy: Strategy::Recent, num_neighbors: 2, ..plain };
+    let recent = SamplerConfig { strategy: Strategy::Recent, num_neighbors: 2.into(), ..plain };
     let seen = context(&database, &recent, 5);
     assert_eq!(numbers(&seen[1..], 2), [104, 101], "hidden seeds take no draw");
     assert_eq!(seen[2].parents, [(1, 1)], "a row of history points to its entity");
@@ -322,7 +322,7 @@ fn budgets_hold_exactly() {
     let (tables, tasks) = shop(&orders, vec![seed(0, 100, 0, 1.0)]);
     let (_root, database) = database(&tables, &tasks);
     for (seq_len, rows) in [(1, 1), (2, 1), (3, 2), (4, 3), (10, 9), (43, 42), (60, 42)] {
-        let config = SamplerConfig { seq_len, num_neighbors: 64, ..config("churn") };
+        let config = SamplerConfig { seq_len, num_neighbors: 64.into(), ..config("churn") };
         let batch = Sampler::new(&database, config).unwrap().batch(0).unwrap();
         assert_eq!(seen(&batch, 0).len(), rows.min(seq_len), "{seq_len}");
         assert_eq!(batch.cell_is_padding.iter().filter(|&&padding| !padding).count(), seq_len.min(43));
@@ -330,7 +330,7 @@ fn budgets_hold_exactly() {
         assert!(batch.cell_is_target[batch.target_cell[0] as usize]);
     }
     for num_neighbors in [0, 1, 5, 39, 40, 1000] {
-        let config = SamplerConfig { num_neighbors, ..config("churn") };
+        let config = SamplerConfig { num_neighbors: num_neighbors.into(), ..config("churn") };
         assert_eq!(context(&database, &config, 0).len(), 2 + num_neighbors.min(40));
     }
     for max_rows in [1, 2, 3, 10] {
@@ -419,7 +419,8 @@ fn children_of_a_hub_are_drawn_uniformly() {
     let orders: Vec<(u32, i64)> = (0..30).map(|time| (0, time)).collect();
     let (tables, tasks) = shop(&orders, vec![seed(0, 19, 0, 1.0)]);
     let (_root, database) = database(&tables, &tasks);
-    let config = SamplerConfig { shuffle: true, batch_size: 500, num_neighbors: 6, history: false, ..config("churn") };
+    let config =
+        SamplerConfig { shuffle: true, batch_size: 500, num_neighbors: 6.into(), history: false, ..config("churn") };
     let sampler = Sampler::new(&database, config).unwrap();
     // the pair of the first two of six draws among 20 visible orders: 380 outcomes
     let mut pairs: BTreeMap<(i64, i64), f64> = BTreeMap::new();
@@ -594,7 +595,7 @@ fn an_explanation_shows_what_was_hidden() {
     let seeds = vec![seed(0, 5, 0, 3.0), seed(0, 19, 0, 4.0), seed(0, 25, 0, 5.0)];
     let (tables, tasks) = shop(&orders, seeds);
     let (_root, database) = database(&tables, &tasks);
-    let sampler = Sampler::new(&database, SamplerConfig { num_neighbors: 6, ..config("churn") }).unwrap();
+    let sampler = Sampler::new(&database, SamplerConfig { num_neighbors: 6.into(), ..config("churn") }).unwrap();
     let explained = sampler.explain(1).unwrap();
     assert_eq!((explained.label.as_f64(), explained.split), (Some(4.0), "train"));
     assert_eq!(explained.entity, 100);

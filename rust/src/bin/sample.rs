@@ -47,7 +47,7 @@ fn text(arguments: &Arguments) -> Result<String> {
         split: Split::All,
         batch_size: 1,
         seq_len: arguments.seq_len,
-        num_neighbors: arguments.num_neighbors,
+        num_neighbors: arguments.num_neighbors.into(),
         strategy: arguments.strategy.parse()?,
         max_hops: arguments.max_hops,
         rng_seed: arguments.rng_seed,

@@ -40,14 +40,15 @@ impl PyDatabase {
         let table = find_table(&self.0, name)?;
         Ok((table, self.0.table(table.id)))
     }
+}
 
-    fn task(&self, name: &str) -> Result<&TaskManifest> {
-        let manifest = self.0.manifest();
-        manifest.task(name).ok_or_else(|| {
-            let near = suggestion(name, manifest.tasks.iter().map(|task| task.name.as_str()));
-            Error::Argument(format!("unknown task `{name}`{near}"))
-        })
-    }
+/// The task of a name.
+pub(super) fn find_task<'a>(database: &'a Database, name: &str) -> Result<&'a TaskManifest> {
+    let manifest = database.manifest();
+    manifest.task(name).ok_or_else(|| {
+        let near = suggestion(name, manifest.tasks.iter().map(|task| task.name.as_str()));
+        Error::Argument(format!("unknown task `{name}`{near}"))
+    })
 }
 
 #[pymethods]
@@ -112,7 +113,7 @@ impl PyDatabase {
 
     /// The seeds of a task, field by field.
     fn task_seeds<'py>(&self, py: Python<'py>, task: &str) -> PyResult<Bound<'py, PyDict>> {
-        let task = self.0.task(self.task(task)?.id);
+        let task = self.0.task(find_task(&self.0, task)?.id);
         let seeds = PyDict::new(py);
         seeds.set_item("row", task.rows.iter().map(|&row| i64::from(row)).collect::<Vec<_>>().into_pyarray(py))?;
         seeds.set_item("time", PyArray1::from_slice(py, task.times))?;

@@ -1,18 +1,20 @@
 //! The Python class `Sampler`: options in, batches of numpy arrays out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use numpy::ndarray::ArrayD;
-use numpy::{Element, PyArrayDyn};
-use pyo3::exceptions::{PyStopIteration, PyValueError};
+use numpy::{Element, PyArrayDyn, PyReadonlyArray1};
+use pyo3::exceptions::{PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::database::PyDatabase;
+use super::database::{PyDatabase, find_task};
 use super::detach;
+use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::prefetch::Next;
-use crate::sampler::{Array, Batch, Sampler, SamplerConfig};
+use crate::sampler::{Array, Batch, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig};
 
 /// How long a wait lasts before signals are looked at.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -25,9 +27,10 @@ pub(super) struct PySampler(Sampler);
 impl PySampler {
     #[new]
     #[pyo3(signature = (
-        database, tasks, *, split="train", batch_size=32, seq_len=1024, max_rows=None, num_neighbors=16,
-        strategy="uniform", max_hops=None, null_cells=false, identifiers="all", strict_time=false,
-        database_cutoff=None, history=true, shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
+        database, tasks, *, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
+        num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
+        strict_time=false, database_cutoff=None, lookback=None, history=true, shuffle=true, rng_seed=0, rank=0,
+        world_size=1, threads=0, prefetch=2
     ))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
     fn new(
@@ -35,16 +38,18 @@ impl PySampler {
         database: PyRef<'_, PyDatabase>,
         tasks: Vec<String>,
         split: &str,
+        seeds: Option<(PyReadonlyArray1<'_, i64>, Option<PyReadonlyArray1<'_, i64>>)>,
         batch_size: i64,
         seq_len: i64,
         max_rows: Option<i64>,
-        num_neighbors: i64,
+        num_neighbors: Option<Bound<'_, PyAny>>,
         strategy: &str,
         max_hops: Option<i64>,
         null_cells: bool,
         identifiers: &str,
         strict_time: bool,
         database_cutoff: Option<i64>,
+        lookback: Option<i64>,
         history: bool,
         shuffle: bool,
         rng_seed: i128,
@@ -53,19 +58,25 @@ impl PySampler {
         threads: i64,
         prefetch: i64,
     ) -> PyResult<Self> {
+        let database = database.inner().clone();
         let config = SamplerConfig {
+            seeds: seeds.map(|(rows, times)| questions(&database, &tasks, &rows, times.as_ref())).transpose()?,
             tasks,
             split: split.parse()?,
             batch_size: count("batch_size", batch_size)?,
             seq_len: count("seq_len", seq_len)?,
             max_rows: max_rows.map(|rows| count("max_rows", rows)).transpose()?,
-            num_neighbors: count("num_neighbors", num_neighbors)?,
+            num_neighbors: match num_neighbors {
+                Some(numbers) => neighbors(&numbers)?,
+                None => NumNeighbors::DEFAULT.into(),
+            },
             strategy: strategy.parse()?,
             max_hops: max_hops.map(|hops| count("max_hops", hops)).transpose()?,
             null_cells,
             identifiers: identifiers.parse()?,
             strict_time,
             database_cutoff,
+            lookback,
             history,
             shuffle,
             rng_seed: count("rng_seed", rng_seed)?,
@@ -74,7 +85,6 @@ impl PySampler {
             threads: count("threads", threads)?,
             prefetch: count("prefetch", prefetch)?,
         };
-        let database = database.inner().clone();
         detach(py, || Sampler::new(&database, config)).map(Self)
     }
 
@@ -136,6 +146,42 @@ impl PySampler {
         let explanation = detach(py, || self.0.explain(position))?;
         to_json(&explanation)
     }
+}
+
+/// Children drawn per row and foreign key: a number, one per hop, or either by foreign key.
+fn neighbors(numbers: &Bound<'_, PyAny>) -> PyResult<NumNeighbors> {
+    if let Ok(by_key) = numbers.extract::<BTreeMap<String, Bound<'_, PyAny>>>() {
+        let per_hop = by_key.into_iter().map(|(key, numbers)| Ok((key, per_hop(&numbers)?)));
+        return per_hop.collect::<PyResult<_>>().map(NumNeighbors::ByKey);
+    }
+    per_hop(numbers).map(NumNeighbors::Every)
+}
+
+fn per_hop(numbers: &Bound<'_, PyAny>) -> PyResult<PerHop> {
+    let number = |number| count("num_neighbors", number);
+    if let Ok(same) = numbers.extract::<i64>() {
+        return Ok(PerHop::Same(number(same)?));
+    }
+    let each: Vec<i64> = numbers.extract().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "num_neighbors: expected a number, a list with a number per hop, or a mapping of foreign keys \
+             (`table.column`, `*` for all others) to either, found {numbers}"
+        ))
+    })?;
+    Ok(PerHop::Each(each.into_iter().map(number).collect::<Result<_>>()?))
+}
+
+/// Rows and times of the caller's own seeds.
+fn questions(
+    database: &Database,
+    tasks: &[String],
+    rows: &PyReadonlyArray1<'_, i64>,
+    times: Option<&PyReadonlyArray1<'_, i64>>,
+) -> PyResult<Questions> {
+    let name = tasks.first().map_or("", String::as_str);
+    let task = find_task(database, name)?.id;
+    let times = times.map(PyReadonlyArray1::as_slice).transpose()?;
+    Ok(Questions::new(database, task, rows.as_slice()?, times)?)
 }
 
 /// An argument that must not be negative.

@@ -1,8 +1,11 @@
 //! What a caller may ask of a sampler, with defaults, checked once.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 
+use super::questions::Questions;
 use crate::error::{Error, Result};
 
 /// Which visible children of a row are drawn.
@@ -84,6 +87,49 @@ impl Split {
     }
 }
 
+/// How many children are drawn by the hop they are found at; the last number holds for all further hops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PerHop {
+    /// The same at every hop.
+    Same(usize),
+    /// At hop 1, at hop 2, and so on.
+    Each(Vec<usize>),
+}
+
+/// How many children of a row are drawn per foreign key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum NumNeighbors {
+    /// The same for every foreign key.
+    Every(PerHop),
+    /// By foreign key, as `table.column`; `*` stands for all that are not named, which otherwise have the default.
+    ByKey(BTreeMap<String, PerHop>),
+}
+
+impl NumNeighbors {
+    /// Children drawn where nothing else is said.
+    pub const DEFAULT: usize = 16;
+
+    /// Every number named.
+    fn check(&self) -> Result<()> {
+        let lists: Vec<&PerHop> = match self {
+            Self::Every(numbers) => vec![numbers],
+            Self::ByKey(by_key) => by_key.values().collect(),
+        };
+        if lists.iter().any(|numbers| matches!(numbers, PerHop::Each(each) if each.is_empty())) {
+            return Err(Error::Argument("num_neighbors: a list must have at least one number, found none".into()));
+        }
+        Ok(())
+    }
+}
+
+impl From<usize> for NumNeighbors {
+    fn from(number: usize) -> Self {
+        Self::Every(PerHop::Same(number))
+    }
+}
+
 /// The options of a sampler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(clippy::struct_excessive_bools)] // independent switches, named as users name them
@@ -92,6 +138,8 @@ pub struct SamplerConfig {
     pub tasks: Vec<String>,
     /// Which seeds.
     pub split: Split,
+    /// Seeds of the caller's own, without labels, in place of those of a split.
+    pub seeds: Option<Questions>,
     /// Contexts per batch.
     pub batch_size: usize,
     /// Cells per context.
@@ -99,7 +147,7 @@ pub struct SamplerConfig {
     /// Rows per context; `None`: as many as cells.
     pub max_rows: Option<usize>,
     /// Children drawn per row and foreign key.
-    pub num_neighbors: usize,
+    pub num_neighbors: NumNeighbors,
     /// Which children.
     pub strategy: Strategy,
     /// Links walked from the seed's row; `None`: no limit.
@@ -112,6 +160,8 @@ pub struct SamplerConfig {
     pub strict_time: bool,
     /// Nothing later than this is visible to any seed, microseconds.
     pub database_cutoff: Option<i64>,
+    /// Children and labels from longer before the seed are hidden, microseconds; `None`: none is too old.
+    pub lookback: Option<i64>,
     /// Show earlier seeds of visited entities with their labels.
     pub history: bool,
     /// Endless epochs in random order; otherwise one pass in fixed order.
@@ -133,16 +183,18 @@ impl Default for SamplerConfig {
         Self {
             tasks: vec![],
             split: Split::Train,
+            seeds: None,
             batch_size: 32,
             seq_len: 1024,
             max_rows: None,
-            num_neighbors: 16,
+            num_neighbors: NumNeighbors::DEFAULT.into(),
             strategy: Strategy::Uniform,
             max_hops: None,
             null_cells: false,
             identifiers: Identifiers::All,
             strict_time: false,
             database_cutoff: None,
+            lookback: None,
             history: true,
             shuffle: true,
             rng_seed: 0,
@@ -184,6 +236,14 @@ impl SamplerConfig {
         if let Some(twice) = self.tasks.iter().enumerate().find(|(idx, task)| self.tasks[..*idx].contains(task)) {
             return Err(Error::Argument(format!("task `{}` is named twice", twice.1)));
         }
+        if self.seeds.is_some() && self.tasks.len() > 1 {
+            let tasks = self.tasks.join(", ");
+            return Err(Error::Argument(format!("seeds of your own are asked of one task, found {tasks}")));
+        }
+        if let Some(lookback) = self.lookback.filter(|&lookback| lookback < 0) {
+            return Err(Error::Argument(format!("lookback must be at least 0 microseconds, found {lookback}")));
+        }
+        self.num_neighbors.check()?;
         within("batch_size", self.batch_size, 1 << 20)?;
         within("seq_len", self.seq_len, MAX_CELLS)?;
         within("max_rows", self.rows(), MAX_ROWS)?;
@@ -245,6 +305,8 @@ mod tests {
         for (broken, name) in [
             (SamplerConfig { tasks: vec![], ..config() }, "tasks"),
             (SamplerConfig { tasks: vec!["t".into(), "t".into()], ..config() }, "twice"),
+            (SamplerConfig { lookback: Some(-1), ..config() }, "lookback"),
+            (SamplerConfig { num_neighbors: NumNeighbors::Every(PerHop::Each(vec![])), ..config() }, "num_neighbors"),
             (SamplerConfig { batch_size: 0, ..config() }, "batch_size"),
             (SamplerConfig { seq_len: 0, ..config() }, "seq_len"),
             (SamplerConfig { max_rows: Some(40_000), ..config() }, "max_rows"),

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use super::collate::{Canvas, Cells};
 use super::config::{Identifiers, SamplerConfig, Strategy};
 use super::frontier::{ChildList, Draws, Frontier, Via, Visit};
-use super::plan::{ColumnPlan, TablePlan, TaskPlan};
+use super::plan::{ColumnPlan, Quotas, TablePlan, TaskPlan};
 use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
-use super::temporal::{END_OF_TIME, Label, Visibility};
+use super::temporal::{END_OF_TIME, Label, Visibility, Visible};
 use crate::database::{TaskView, View};
 use crate::format::prefetch_read;
 use crate::format::record::Record;
@@ -26,6 +26,11 @@ const ROWS_AHEAD: usize = 8;
 const PARENTS_AHEAD: usize = 4;
 /// Lists whose last time is fetched before their turn.
 const LISTS_AHEAD: usize = 4;
+
+/// The code of the latest split; seeds of the caller's own may see labels of every split.
+const LAST_SPLIT: u8 = 2;
+/// The row of a seed of the caller's own in its task's table, where no seed has its number.
+const NO_SEED: u32 = u32::MAX;
 
 /// What one context came to.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,7 @@ struct Drawn {
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     list: ChildList,
+    visible: Visible,
     quota: usize,
 }
 
@@ -56,6 +62,7 @@ pub struct Walker<'a> {
     view: &'a View<'a>,
     config: &'a SamplerConfig,
     plans: &'a [Option<TaskPlan>],
+    quotas: &'a Quotas,
     time: TimeStatistics,
     max_hops: u32,
     frontier: Frontier,
@@ -69,23 +76,71 @@ pub struct Walker<'a> {
 
 /// The seed of the current context and what it may see.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
-    plan: &'a TaskPlan,
-    seeds: &'a TaskView<'a>,
-    index: usize,
-    visibility: Visibility,
+pub struct Asked<'a> {
+    /// Its task.
+    pub plan: &'a TaskPlan,
+    /// The seeds of its task.
+    pub seeds: &'a TaskView<'a>,
+    /// Its position among them; `None` for one of the caller's own.
+    pub index: Option<usize>,
+    /// The entity.
+    pub row: u32,
+    /// Its time.
+    pub time: i64,
+    /// What it may see.
+    pub visibility: Visibility,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    /// Resolves a seed.
+    ///
+    /// # Panics
+    /// If the sampler has no plan for the seed's task.
+    pub fn new(view: &'a View<'a>, plans: &'a [Option<TaskPlan>], config: &SamplerConfig, seed: Seed) -> Self {
+        let plan = plans[seed.task.idx()].as_ref().expect("seeds come from the tasks of the sampler");
+        let seeds = &view.tasks[seed.task.idx()];
+        let index = config.seeds.is_none().then_some(seed.index as usize);
+        let (row, time, split) = if let Some(questions) = &config.seeds {
+            let (row, time) = questions.get(seed.index);
+            (row, time, LAST_SPLIT)
+        } else {
+            let index = seed.index as usize;
+            (seeds.rows[index], seeds.times[index], seeds.splits[index])
+        };
+        Self { plan, seeds, index, row, time, visibility: Visibility::new(time, split, config) }
+    }
+
     /// Whether another seed may be shown with its label.
     #[inline]
-    fn shows_label(&self, seed: usize) -> bool {
+    pub fn shows_label(&self, seed: usize) -> bool {
         let label = Label { time: self.seeds.times[seed], split: self.seeds.splits[seed] };
-        seed != self.index && self.seeds.is_null[seed] == 0 && self.visibility.label(label, self.plan.horizon)
+        let is_own = match self.index {
+            Some(index) => seed == index,
+            None => label.time == self.time && self.seeds.rows[seed] == self.row,
+        };
+        !is_own && self.seeds.is_null[seed] == 0 && self.visibility.label(label, self.plan.horizon)
+    }
+
+    /// The table and the row that the walk starts at.
+    fn start(&self) -> (u32, u32) {
+        match (self.plan.target, self.index) {
+            (Some(_), _) => (self.plan.anchor_table, self.row),
+            (None, Some(index)) => (self.plan.table, index as u32),
+            (None, None) => (self.plan.table, NO_SEED),
+        }
+    }
+
+    /// Where the random numbers of its context start.
+    fn random_state(&self, rng_seed: u64, seed: Seed) -> u64 {
+        let (epoch, task) = (seed.epoch, u64::from(seed.task.0));
+        match self.index {
+            Some(index) => hash(Domain::Context, &[rng_seed, epoch, task, index as u64]),
+            None => hash(Domain::Question, &[rng_seed, epoch, task, u64::from(self.row), self.time as u64]),
+        }
     }
 
     /// Whether the target column may be shown in another row of the anchor table (kind cell).
-    fn shows_target_of(&self, row: u32) -> bool {
+    pub fn shows_target_of(&self, row: u32) -> bool {
         let bounds = &self.seeds.indptr[row as usize..row as usize + 2];
         self.seeds.indices[bounds[0] as usize..bounds[1] as usize].iter().any(|&seed| self.shows_label(seed as usize))
     }
@@ -97,12 +152,14 @@ impl<'a> Walker<'a> {
         view: &'a View<'a>,
         config: &'a SamplerConfig,
         plans: &'a [Option<TaskPlan>],
+        quotas: &'a Quotas,
         time: TimeStatistics,
     ) -> Self {
         Self {
             view,
             config,
             plans,
+            quotas,
             time,
             max_hops: config.max_hops.map_or(u32::MAX, |hops| u32::try_from(hops).unwrap_or(u32::MAX)),
             frontier: Frontier::with_capacity(config.rows().min(1024)),
@@ -130,24 +187,16 @@ impl<'a> Walker<'a> {
     /// # Panics
     /// If the database's content contradicts itself, or the sampler has no plan for the seed's task.
     pub fn walk(&mut self, seed: Seed, canvas: &mut Canvas<'_>) -> Walked {
-        let plan = self.plans[seed.task.idx()].as_ref().expect("seeds come from the tasks of the sampler");
-        let (view, index) = (self.view, seed.index as usize);
-        let seeds = &view.tasks[seed.task.idx()];
-        let (seed_time, split) = (seeds.times[index], seeds.splits[index]);
-        let visibility = Visibility::new(seed_time, split, self.config.strict_time, self.config.database_cutoff);
-        let asked = Asked { plan, seeds, index, visibility };
+        let view = self.view;
+        let asked = Asked::new(view, self.plans, self.config, seed);
         write_seed(asked, seed, canvas);
         self.frontier.clear();
         self.turn = None;
         self.edges.clear();
         self.rows.clear();
         self.children.clear();
-        let words = [self.config.rng_seed, seed.epoch, u64::from(seed.task.0), u64::from(seed.index)];
-        self.rng = Rng::new(hash(Domain::Context, &words));
-        let (table, row) = match plan.target {
-            Some(_) => (plan.anchor_table, seeds.rows[index]),
-            None => (plan.table, seed.index),
-        };
+        self.rng = Rng::new(asked.random_state(self.config.rng_seed, seed));
+        let (table, row) = asked.start();
         self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
         let max_rows = self.config.rows();
         let mut visited = 0;
@@ -156,7 +205,7 @@ impl<'a> Walker<'a> {
                 break;
             }
             let visit = self.frontier.rows()[visited];
-            if visit.table as usize == view.tables.len() + plan.id as usize {
+            if visit.table as usize == view.tables.len() + asked.plan.id as usize {
                 self.visit_seed(asked, visit, visited, canvas);
             } else {
                 self.visit_row(asked, visit, visited, canvas);
@@ -221,7 +270,7 @@ impl<'a> Walker<'a> {
     /// Visits a row of the task's own table: the seed itself, or one of its history.
     fn visit_seed(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
         let (plan, seeds, seed) = (asked.plan, asked.seeds, visit.row as usize);
-        let time = seeds.times[seed];
+        let (row, time) = if local == 0 { (asked.row, asked.time) } else { (seeds.rows[seed], seeds.times[seed]) };
         let start = canvas.cells.len();
         if let Some(column) = plan.time_column
             && !canvas.cells.is_full()
@@ -240,13 +289,7 @@ impl<'a> Walker<'a> {
         canvas.cells.end_row(start, local);
         write_row(canvas, local, visit, asked.visibility.age_days(time));
         let hop = visit.hop + 1;
-        let anchor = Visit {
-            table: plan.anchor_table,
-            row: seeds.rows[seed],
-            hop,
-            from: local as u32,
-            via: Via::Parent(plan.key),
-        };
+        let anchor = Visit { table: plan.anchor_table, row, hop, from: local as u32, via: Via::Parent(plan.key) };
         self.meet_parent(asked, anchor, plan.key, local, 0, canvas);
     }
 
@@ -343,7 +386,7 @@ impl<'a> Walker<'a> {
                 Strategy::Uniform => self.draws.uniform(&mut self.rng),
                 Strategy::Recent => self.draws.newest(),
             };
-            let (list, at) = (turn.list, turn.list.start + position);
+            let (list, at) = (turn.list, turn.list.start + turn.visible.position(position));
             if is_history(asked.plan, &list) {
                 if !asked.shows_label(asked.seeds.indices[at as usize] as usize) {
                     continue;
@@ -368,13 +411,13 @@ impl<'a> Walker<'a> {
             let bounds = &asked.seeds.indptr[list.start as usize..list.start as usize + 2];
             (list.start, list.len) = (bounds[0], bounds[1] - bounds[0]);
             let times = &asked.seeds.index_times[bounds[0] as usize..bounds[1] as usize];
-            asked.visibility.label_prefix(times, asked.plan.horizon)
+            asked.visibility.labels(times, asked.plan.horizon)
         } else {
             let range = list.start as usize..list.start as usize + list.len as usize;
-            asked.visibility.prefix(&self.view.children[list.key as usize].times[range])
+            asked.visibility.visible(&self.view.children[list.key as usize].times[range])
         };
-        self.draws.start(visible as u32);
-        Some(Turn { list, quota: self.config.num_neighbors })
+        self.draws.start(visible.len as u32);
+        Some(Turn { list, visible, quota: self.quotas.get(list.key, list.hop) })
     }
 
     /// Writes the cells of a row of the database.
@@ -469,16 +512,15 @@ fn is_history(plan: &TaskPlan, list: &ChildList) -> bool {
 }
 
 fn write_seed(asked: Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
-    let (seeds, index) = (asked.seeds, asked.index);
     *canvas.seed_task = seed.task.0 as i32;
     *canvas.seed_index = i64::from(seed.index);
-    *canvas.seed_row = i64::from(seeds.rows[index]);
-    *canvas.seed_time = seeds.times[index];
+    *canvas.seed_row = i64::from(asked.row);
+    *canvas.seed_time = asked.time;
     *canvas.seed_is_padding = false;
-    *canvas.target_is_null = seeds.is_null[index] != 0;
-    if seeds.is_null[index] == 0 {
-        *canvas.target_value = seeds.values[index];
-        *canvas.target_vocab = i32::try_from(seeds.vocab[index]).unwrap_or(-1);
+    if let Some(index) = asked.index.filter(|&index| asked.seeds.is_null[index] == 0) {
+        *canvas.target_is_null = false;
+        *canvas.target_value = asked.seeds.values[index];
+        *canvas.target_vocab = i32::try_from(asked.seeds.vocab[index]).unwrap_or(-1);
     }
 }
 

@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::collate::{Batch, Shape};
-use super::context::Walker;
+use super::context::{Asked, Walker};
 use super::frontier::{Via, Visit};
-use super::plan::TaskPlan;
+use super::plan::{TaskPlan, key_names};
 use super::seeds::Seed;
-use super::temporal::{END_OF_TIME, Label, Visibility};
+use super::temporal::END_OF_TIME;
 use super::{Core, Sampler};
 use crate::database::{Database, View};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct Explanation {
     pub seed_index: u32,
     /// The epoch whose draws are shown.
     pub epoch: u64,
-    /// The seed's split.
+    /// The seed's split; `asked` for seeds of the caller's own.
     pub split: &'static str,
     /// The seed's time, or `None` at the end of time.
     pub seed_time: Option<String>,
@@ -68,6 +68,8 @@ pub struct Counts {
     pub seq_len: usize,
     /// Links from visited rows to rows that are not visible at the seed's time.
     pub hidden_by_time: usize,
+    /// Links from visited rows to rows that are older than the look-back window.
+    pub hidden_by_lookback: usize,
     /// Links from visited rows to visible rows that were not visited, for lack of room or by the limits.
     pub hidden_by_budget: usize,
     /// Target cells hidden in other rows of the entity's table.
@@ -123,7 +125,7 @@ pub struct HiddenRows {
     pub kind: &'static str,
     /// The foreign key, as `table.column`.
     pub link: String,
-    /// `time` or `budget`.
+    /// `time`, `lookback` or `budget`.
     pub reason: &'static str,
     /// How many.
     pub count: usize,
@@ -159,8 +161,9 @@ impl Sampler {
     pub fn explain_seed(&self, task: &str, index: u32) -> Result<Explanation> {
         let found = self.core.database.manifest().task(task).filter(|task| self.core.plans[task.id.idx()].is_some());
         let task = found.ok_or_else(|| Error::Argument(format!("the sampler has no task `{task}`")))?;
-        if index >= task.num_seeds {
-            let (name, seeds) = (&task.name, task.num_seeds);
+        let seeds = self.core.config.seeds.as_ref().map_or(task.num_seeds, |seeds| seeds.len() as u32);
+        if index >= seeds {
+            let name = &task.name;
             return Err(Error::Argument(format!("task `{name}` has {seeds} seeds, seed {index} was asked for")));
         }
         explain(&self.core, Seed { task: task.id, index, epoch: 0 })
@@ -175,9 +178,11 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
     let manifest = core.database.manifest();
     let task = &manifest.tasks[seed.task.idx()];
     let plan = core.plans[seed.task.idx()].as_ref().ok_or_else(|| core.damaged())?;
-    let seeds = &view.tasks[seed.task.idx()];
-    let index = seed.index as usize;
-    let (seed_time, split) = (seeds.times[index], seeds.splits[index]);
+    let asked = Asked::new(&view, &core.plans, &core.config, seed);
+    let split = match asked.index {
+        Some(index) => ["train", "val", "test"].get(asked.seeds.splits[index] as usize).copied(),
+        None => Some("asked"),
+    };
     let reader = Reader {
         database: &core.database,
         manifest,
@@ -185,8 +190,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         task,
         plan,
         target: target_description(task),
-        visibility: Visibility::new(seed_time, split, core.config.strict_time, core.config.database_cutoff),
-        seed: index,
+        asked,
         walker: &walker,
         visited: walked.rows,
     };
@@ -202,6 +206,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         cells: walked.cells,
         seq_len: core.shape.cells,
         hidden_by_time: hidden_by("time").map(|hidden| hidden.count).sum(),
+        hidden_by_lookback: hidden_by("lookback").map(|hidden| hidden.count).sum(),
         hidden_by_budget: hidden_by("budget").map(|hidden| hidden.count).sum(),
         hidden_targets: rows.iter().filter(|row| row.has_hidden_target).count(),
     };
@@ -209,14 +214,14 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         task: task.name.clone(),
         seed_index: seed.index,
         epoch: seed.epoch,
-        split: ["train", "val", "test"].get(split as usize).copied().ok_or_else(|| core.damaged())?,
-        seed_time: (seed_time != END_OF_TIME).then(|| timestamp::format(seed_time)),
+        split: split.ok_or_else(|| core.damaged())?,
+        seed_time: (asked.time != END_OF_TIME).then(|| timestamp::format(asked.time)),
         entity_table: manifest.tables[task.anchor_table.idx()].name.clone(),
-        entity_row: seeds.rows[index],
-        entity: key_json(core.database.key(task.anchor_table, RowId(seeds.rows[index]))?.as_ref()),
+        entity_row: asked.row,
+        entity: key_json(core.database.key(task.anchor_table, RowId(asked.row))?.as_ref()),
         target_column: task.target_column.clone(),
         target_stype: task.target_stype,
-        label: reader.label(index)?,
+        label: asked.index.map_or(Ok(Value::Null), |index| reader.label(index))?,
         removed_columns: task.remove_columns.iter().map(|id| reader.column_name(id.0)).collect(),
         rows,
         counts,
@@ -242,6 +247,14 @@ fn time_text(time: i64) -> Option<String> {
     (time != i64::MIN && time != i64::MAX).then(|| timestamp::format(time))
 }
 
+/// Why a linked row is not in the context.
+#[derive(Clone, Copy)]
+enum Reason {
+    Time,
+    Lookback,
+    Budget,
+}
+
 /// Decodes what a walk left behind.
 struct Reader<'a> {
     database: &'a Database,
@@ -250,8 +263,7 @@ struct Reader<'a> {
     task: &'a TaskManifest,
     plan: &'a TaskPlan,
     target: ColumnManifest,
-    visibility: Visibility,
-    seed: usize,
+    asked: Asked<'a>,
     walker: &'a Walker<'a>,
     visited: usize,
 }
@@ -264,7 +276,7 @@ impl Reader<'_> {
 
     fn row(&self, local: usize, visit: &Visit) -> Result<ExplainedRow> {
         let is_seed = self.is_own_table(visit.table);
-        let time = self.time(visit.table, visit.row);
+        let time = if local == 0 && is_seed { self.asked.time } else { self.time(visit.table, visit.row) };
         let (kind, link) = match visit.via {
             Via::Seed => ("seed", None),
             Via::Parent(key) => ("parent", Some(key)),
@@ -284,7 +296,7 @@ impl Reader<'_> {
             cells: vec![],
             has_hidden_target: local > 0
                 && visit.table == self.plan.anchor_table
-                && self.plan.target.is_some_and(|target| target.is_removed || !self.shows_target_of(visit.row)),
+                && self.plan.target.is_some_and(|target| target.is_removed || !self.asked.shows_target_of(visit.row)),
             hidden: if is_seed { self.hidden_entity(visit)? } else { self.hidden_links(visit)? },
         })
     }
@@ -299,11 +311,7 @@ impl Reader<'_> {
 
     /// `table.column` of a foreign key.
     fn link_name(&self, key: u32) -> String {
-        let found = self.manifest.foreign_keys().find(|(_, known)| known.id.0 == key);
-        found.map_or_else(
-            || format!("{}.{}", self.task.name, self.task.anchor_key.as_deref().unwrap_or("entity")),
-            |(table, key)| format!("{}.{}", table.name, key.column),
-        )
+        key_names(self.manifest)[key as usize].clone()
     }
 
     fn column_name(&self, id: u32) -> String {
@@ -327,27 +335,17 @@ impl Reader<'_> {
         self.walker.number(table, row).is_some_and(|number| (number as usize) < self.visited)
     }
 
-    fn shows_label(&self, seed: usize) -> bool {
-        let seeds = &self.view.tasks[self.task.id.idx()];
-        let label = Label { time: seeds.times[seed], split: seeds.splits[seed] };
-        seed != self.seed && seeds.is_null[seed] == 0 && self.visibility.label(label, self.plan.horizon)
-    }
-
     fn seeds_of(&self, row: u32) -> &[u32] {
         let seeds = &self.view.tasks[self.task.id.idx()];
         &seeds.indices[seeds.indptr[row as usize] as usize..seeds.indptr[row as usize + 1] as usize]
     }
 
-    fn shows_target_of(&self, row: u32) -> bool {
-        self.seeds_of(row).iter().any(|&seed| self.shows_label(seed as usize))
-    }
-
     /// The entity of a seed's row where it is not in the context.
     fn hidden_entity(&self, visit: &Visit) -> Result<Vec<HiddenRows>> {
-        let anchor = self.view.tasks[self.task.id.idx()].rows[visit.row as usize];
+        let anchor = if visit.via == Via::Seed { self.asked.row } else { self.asked.seeds.rows[visit.row as usize] };
         let table = self.plan.anchor_table;
-        let is_visible = self.visibility.row(self.time(table, anchor));
-        self.hidden("parent", self.plan.key, table, [(anchor, is_visible)].into_iter())
+        let reason = self.parent_reason(self.time(table, anchor));
+        self.hidden("parent", self.plan.key, table, [(anchor, reason)].into_iter())
     }
 
     /// Rows linked to a row of the database that are not in the context.
@@ -357,22 +355,41 @@ impl Reader<'_> {
         let mut all = vec![];
         for link in &plan.parents {
             let parent = record.parent(link.slot);
-            let parents = parent.map(|row| (row, self.visibility.row(self.time(link.table, row))));
+            let parents = parent.map(|row| (row, self.parent_reason(self.time(link.table, row))));
             all.extend(self.hidden("parent", link.key, link.table, parents.into_iter())?);
         }
         if self.plan.has_history && visit.table == self.plan.anchor_table {
-            let others = self.seeds_of(visit.row).iter().filter(|&&seed| seed as usize != self.seed);
-            let seeds = others.map(|&seed| (seed, self.shows_label(seed as usize)));
+            let others = self.seeds_of(visit.row).iter().filter(|&&seed| Some(seed as usize) != self.asked.index);
+            let seeds = others.map(|&seed| (seed, self.label_reason(seed as usize)));
             all.extend(self.hidden("history", self.plan.key, self.plan.table, seeds)?);
         }
         for link in &plan.children {
             let children = &self.view.children[link.key as usize];
             let range = record.children(link.slot);
             let rows = children.indices[range.clone()].iter().zip(&children.times[range]);
-            let rows = rows.map(|(&row, &time)| (row, self.visibility.row(time)));
+            let rows = rows.map(|(&row, &time)| (row, self.child_reason(time)));
             all.extend(self.hidden("child", link.key, link.table, rows)?);
         }
         Ok(all)
+    }
+
+    /// Why a parent of this time may be absent.
+    fn parent_reason(&self, time: i64) -> Reason {
+        if self.asked.visibility.row(time) { Reason::Budget } else { Reason::Time }
+    }
+
+    /// Why a child of this time may be absent.
+    fn child_reason(&self, time: i64) -> Reason {
+        if self.asked.visibility.is_too_old(time) { Reason::Lookback } else { self.parent_reason(time) }
+    }
+
+    /// Why an earlier seed may be absent.
+    fn label_reason(&self, seed: usize) -> Reason {
+        match self.asked.visibility.is_too_old(self.asked.seeds.times[seed]) {
+            _ if self.asked.shows_label(seed) => Reason::Budget,
+            true => Reason::Lookback,
+            false => Reason::Time,
+        }
     }
 
     /// Those of some linked rows that are not in the context, by reason.
@@ -381,11 +398,11 @@ impl Reader<'_> {
         kind: &'static str,
         key: u32,
         table: u32,
-        rows: impl Iterator<Item = (u32, bool)>,
+        rows: impl Iterator<Item = (u32, Reason)>,
     ) -> Result<Vec<HiddenRows>> {
-        let mut by_reason = [("time", 0, vec![]), ("budget", 0, vec![])];
-        for (row, is_visible) in rows.filter(|&(row, _)| !self.is_visited(table, row)) {
-            let (_, count, examples) = &mut by_reason[usize::from(is_visible)];
+        let mut by_reason = [("time", 0, vec![]), ("lookback", 0, vec![]), ("budget", 0, vec![])];
+        for (row, reason) in rows.filter(|&(row, _)| !self.is_visited(table, row)) {
+            let (_, count, examples) = &mut by_reason[reason as usize];
             *count += 1;
             if examples.len() < EXAMPLES {
                 let key = if self.is_own_table(table) { Value::Null } else { self.key(table, row)? };
@@ -418,7 +435,7 @@ impl Reader<'_> {
 
     fn cell(&self, column: i32, is_target: bool, row: &ExplainedRow, visit: &Visit) -> Result<ExplainedCell> {
         let Some(table) = self.manifest.tables.get(visit.table as usize) else {
-            return self.seed_cell(column, is_target, visit.row as usize);
+            return self.seed_cell(column, is_target, visit);
         };
         let positioned = table.columns.iter().enumerate().find(|(_, known)| known.id.0 as i32 == column);
         let (position, column) = positioned.ok_or_else(|| {
@@ -438,13 +455,13 @@ impl Reader<'_> {
     }
 
     /// A cell of the task's own table: the observation time or the label.
-    fn seed_cell(&self, column: i32, is_target: bool, seed: usize) -> Result<ExplainedCell> {
+    fn seed_cell(&self, column: i32, is_target: bool, visit: &Visit) -> Result<ExplainedCell> {
         if column == self.plan.target_column {
-            let value = if is_target { Value::Null } else { self.label(seed)? };
+            let value = if is_target { Value::Null } else { self.label(visit.row as usize)? };
             let stype = self.task.target_stype;
             return Ok(ExplainedCell { column: self.target.name.clone(), stype, value, is_target });
         }
-        let time = self.view.tasks[self.task.id.idx()].times[seed];
+        let time = if visit.via == Via::Seed { self.asked.time } else { self.asked.seeds.times[visit.row as usize] };
         Ok(ExplainedCell {
             column: self.task.observation_time_column.clone().unwrap_or_default(),
             stype: Stype::Timestamp,

@@ -11,6 +11,7 @@ mod explain;
 mod fields;
 mod frontier;
 mod plan;
+mod questions;
 mod rng;
 mod seeds;
 mod stream;
@@ -20,9 +21,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
-pub use config::{Identifiers, SamplerConfig, Split, Strategy};
+pub use config::{Identifiers, NumNeighbors, PerHop, SamplerConfig, Split, Strategy};
 pub use explain::{Counts, ExplainedCell, ExplainedRow, Explanation, HiddenRow, HiddenRows};
 pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
+pub use questions::Questions;
 pub use seeds::Seed;
 pub use stream::Polled;
 pub use temporal::END_OF_TIME;
@@ -30,7 +32,7 @@ pub use temporal::END_OF_TIME;
 use crate::database::{Database, View};
 use crate::error::{Error, Result};
 use context::Walker;
-use plan::TaskPlan;
+use plan::{Quotas, TaskPlan};
 use seeds::SeedOrder;
 use stream::Stream;
 
@@ -47,12 +49,13 @@ struct Core {
     config: SamplerConfig,
     order: SeedOrder,
     plans: Vec<Option<TaskPlan>>,
+    quotas: Quotas,
     shape: Shape,
 }
 
 impl Core {
     fn walker<'a>(&'a self, view: &'a View<'a>) -> Walker<'a> {
-        Walker::new(view, &self.config, &self.plans, self.database.manifest().time)
+        Walker::new(view, &self.config, &self.plans, &self.quotas, self.database.manifest().time)
     }
 
     /// The seeds of one of this process's batches.
@@ -126,7 +129,8 @@ impl Sampler {
             rows: config.rows(),
             parents: manifest.max_parents(),
         };
-        let core = Arc::new(Core { database: database.clone(), config, order, plans, shape });
+        let quotas = Quotas::new(manifest, &config)?;
+        let core = Arc::new(Core { database: database.clone(), config, order, plans, quotas, shape });
         Ok(Self { stream: Arc::new(Stream::new(core.clone())), core })
     }
 

@@ -1,9 +1,9 @@
 //! What a context of a task may show of each table, resolved once per sampler.
 
-use super::config::{Identifiers, SamplerConfig};
+use super::config::{Identifiers, NumNeighbors, PerHop, SamplerConfig};
 use crate::bitmap;
 use crate::database::table_layout;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, suggestion};
 use crate::manifest::{ColumnManifest, Manifest, TableManifest, TaskKind, TaskManifest};
 use crate::stype::Stype;
 
@@ -119,6 +119,50 @@ impl TaskPlan {
             tables: manifest.tables.iter().map(table_plan).collect(),
         })
     }
+}
+
+/// How many children are drawn, by foreign key (those of tasks included) and hop.
+#[derive(Clone, Debug)]
+pub struct Quotas(Vec<PerHop>);
+
+impl Quotas {
+    /// Resolves the names of foreign keys.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when no foreign key has the name.
+    pub fn new(manifest: &Manifest, config: &SamplerConfig) -> Result<Self> {
+        let names = key_names(manifest);
+        let by_key = match &config.num_neighbors {
+            NumNeighbors::Every(numbers) => return Ok(Self(vec![numbers.clone(); names.len()])),
+            NumNeighbors::ByKey(by_key) => by_key,
+        };
+        if let Some(unknown) = by_key.keys().find(|name| *name != "*" && !names.contains(name)) {
+            let near = suggestion(unknown, names.iter().map(String::as_str));
+            let near = if near.is_empty() { format!("; the keys are: {}", names.join(", ")) } else { near };
+            return Err(Error::Argument(format!("num_neighbors: unknown foreign key `{unknown}`{near}")));
+        }
+        let other = by_key.get("*").cloned().unwrap_or(PerHop::Same(NumNeighbors::DEFAULT));
+        Ok(Self(names.iter().map(|name| by_key.get(name).unwrap_or(&other).clone()).collect()))
+    }
+
+    /// Children drawn of a list, which are found at `hop`.
+    #[inline]
+    pub fn get(&self, key: u32, hop: u32) -> usize {
+        match &self.0[key as usize] {
+            PerHop::Same(number) => *number,
+            PerHop::Each(each) => each[(hop as usize).min(each.len()) - 1],
+        }
+    }
+}
+
+/// `table.column` of every foreign key, then `task.column` of the link from each task's seeds to their entities.
+pub fn key_names(manifest: &Manifest) -> Vec<String> {
+    let keys = manifest.foreign_keys().map(|(table, key)| format!("{}.{}", table.name, key.column));
+    let tasks = manifest.tasks.iter().map(|task| {
+        let column = task.anchor_key.as_deref().unwrap_or("entity");
+        format!("{}.{column}", task.name)
+    });
+    keys.chain(tasks).collect()
 }
 
 impl TablePlan {

@@ -15,6 +15,8 @@ pub enum Domain {
     Context = 1,
     /// The order of the seeds within an epoch.
     Order = 2,
+    /// The draws of a context of a seed of the caller's own.
+    Question = 3,
 }
 
 /// The finaliser of `SplitMix64`, a bijection of 64-bit words.

@@ -61,7 +61,7 @@ impl Permutation {
 pub struct Seed {
     /// Its task.
     pub task: TaskId,
-    /// Its position among all seeds of the task.
+    /// Its position among all seeds of the task, or among the caller's own.
     pub index: u32,
     /// The epoch it is sampled in.
     pub epoch: u64,
@@ -77,7 +77,7 @@ pub struct SeedOrder {
 }
 
 impl SeedOrder {
-    /// The seeds of the tasks and the split of `config`.
+    /// The seeds of the tasks and the split of `config`, or the caller's own.
     ///
     /// # Errors
     /// [`Error::Argument`] when a task does not exist or the split has no seeds.
@@ -90,7 +90,10 @@ impl SeedOrder {
                 Error::Argument(format!("unknown task `{name}`{near}"))
             })?;
             let splits = database.task(task.id).splits;
-            let seeds: Vec<u32> = (0..task.num_seeds).filter(|&idx| config.split.takes(splits[idx as usize])).collect();
+            let seeds: Vec<u32> = match &config.seeds {
+                Some(questions) => (0..questions.len() as u32).collect(),
+                None => (0..task.num_seeds).filter(|&idx| config.split.takes(splits[idx as usize])).collect(),
+            };
             tasks.push((task.id, seeds));
         }
         let len = tasks.iter().map(|(_, seeds)| seeds.len() as u64).sum();

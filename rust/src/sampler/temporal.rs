@@ -3,6 +3,9 @@
 //! Rows are visible up to a limit, so of a list in time order the visible part is a prefix. Implements
 //! `documentation/sampling.md`, "Visibility".
 
+use super::config::SamplerConfig;
+use crate::format::record::ALWAYS_VISIBLE;
+
 /// The time of a seed that is asked with everything known.
 pub const END_OF_TIME: i64 = i64::MAX;
 const TRAIN: u8 = 0;
@@ -11,8 +14,34 @@ const TRAIN: u8 = 0;
 #[derive(Clone, Copy, Debug)]
 pub struct Visibility {
     limit: i64,
+    /// Children and labels before this are too old, but for rows without a time.
+    oldest: i64,
     seed_time: i64,
     seed_split: u8,
+}
+
+/// The visible entries of a list in time order: the first `head`, and after a gap of `skip` the following ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visible {
+    /// Entries before the gap.
+    pub head: usize,
+    /// Entries in the gap.
+    pub skip: usize,
+    /// Visible entries in all.
+    pub len: usize,
+}
+
+impl Visible {
+    /// Everything from `skip` up to `end`.
+    const fn range(skip: usize, end: usize) -> Self {
+        Self { head: 0, skip, len: end.saturating_sub(skip) }
+    }
+
+    /// Where the `nth` visible entry is in the list.
+    #[inline]
+    pub const fn position(self, nth: u32) -> u32 {
+        if (nth as usize) < self.head { nth } else { nth + self.skip as u32 }
+    }
 }
 
 /// What is known of a label beside its value.
@@ -25,27 +54,42 @@ pub struct Label {
 }
 
 impl Visibility {
-    /// The view of a seed. `is_strict` hides what happens at the very time of the seed; nothing later than `cutoff`
-    /// is visible to anyone.
-    pub fn new(seed_time: i64, seed_split: u8, is_strict: bool, cutoff: Option<i64>) -> Self {
-        let by_seed = if is_strict { seed_time.saturating_sub(1) } else { seed_time };
+    /// The view of a seed. Times are hidden as the options say: of what happens at the very time of the seed, after
+    /// the cut-off, before the look-back window.
+    pub fn new(seed_time: i64, seed_split: u8, config: &SamplerConfig) -> Self {
+        let by_seed = if config.strict_time { seed_time.saturating_sub(1) } else { seed_time };
         // NEVER_VISIBLE is the largest number; a limit below it hides null times from the end of time, too
-        let limit = by_seed.min(cutoff.unwrap_or(i64::MAX)).min(i64::MAX - 1);
-        Self { limit, seed_time, seed_split }
+        let limit = by_seed.min(config.database_cutoff.unwrap_or(i64::MAX)).min(i64::MAX - 1);
+        let window = config.lookback.filter(|_| seed_time != END_OF_TIME);
+        let oldest = window.map_or(i64::MIN, |lookback| seed_time.saturating_sub(lookback));
+        Self { limit, oldest, seed_time, seed_split }
     }
 
-    /// Whether a row of this time is visible.
+    /// Whether a row of this time is visible as a parent.
     #[inline]
     pub fn row(&self, time: i64) -> bool {
         time <= self.limit
     }
 
-    /// How many entries of an ascending list of row times are visible.
+    /// Whether a child or a label of this time is hidden for being before the look-back window.
+    pub fn is_too_old(&self, time: i64) -> bool {
+        time < self.oldest && time != ALWAYS_VISIBLE
+    }
+
+    /// Which entries of an ascending list of the times of children are visible.
     #[inline]
-    pub fn prefix(&self, times: &[i64]) -> usize {
-        match times.last() {
-            Some(&last) if self.row(last) => times.len(),
-            _ => times.partition_point(|&time| self.row(time)),
+    pub fn visible(&self, times: &[i64]) -> Visible {
+        let end = match times.last() {
+            Some(&last) if last <= self.limit => times.len(),
+            _ => times.partition_point(|&time| time <= self.limit),
+        };
+        match times.first() {
+            Some(&first) if first < self.oldest => {
+                let head = if first == ALWAYS_VISIBLE { times.partition_point(|&t| t == ALWAYS_VISIBLE) } else { 0 };
+                let skip = times.partition_point(|&time| time < self.oldest) - head;
+                Visible { head, skip, len: end.saturating_sub(skip) }
+            }
+            _ => Visible::range(0, end),
         }
     }
 
@@ -57,18 +101,18 @@ impl Visibility {
             return self.seed_time == END_OF_TIME && label.split == TRAIN;
         }
         let closes = horizon.and_then(|horizon| label.time.checked_add(horizon));
-        label.split <= self.seed_split && closes.is_some_and(|closes| closes <= self.limit)
+        label.split <= self.seed_split && label.time >= self.oldest && closes.is_some_and(|closes| closes <= self.limit)
     }
 
-    /// How many entries of an ascending list of observation times can have a visible label; [`Self::label`] decides.
+    /// Which entries of an ascending list of observation times can have a visible label; [`Self::label`] decides.
     #[inline]
-    pub fn label_prefix(&self, times: &[i64], horizon: Option<i64>) -> usize {
+    pub fn labels(&self, times: &[i64], horizon: Option<i64>) -> Visible {
         if self.seed_time == END_OF_TIME {
-            return times.len();
+            return Visible::range(0, times.len());
         }
         let closed =
             |&time: &i64| horizon.and_then(|horizon| time.checked_add(horizon)).is_some_and(|end| end <= self.limit);
-        times.partition_point(closed)
+        Visible::range(times.partition_point(|&time| time < self.oldest), times.partition_point(closed))
     }
 
     /// Days from a row's time to the seed's, or `None` where one of them has no time.
@@ -129,16 +173,24 @@ fn civil(days: i64) -> [i16; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::record::{ALWAYS_VISIBLE, NEVER_VISIBLE};
+    use crate::format::record::NEVER_VISIBLE;
+
+    fn view(seed_time: i64, split: u8, strict_time: bool, database_cutoff: Option<i64>) -> Visibility {
+        Visibility::new(seed_time, split, &SamplerConfig { strict_time, database_cutoff, ..SamplerConfig::default() })
+    }
+
+    fn window(seed_time: i64, lookback: i64) -> Visibility {
+        Visibility::new(seed_time, 0, &SamplerConfig { lookback: Some(lookback), ..SamplerConfig::default() })
+    }
 
     #[test]
     fn rows_up_to_the_seed_are_visible() {
-        let (loose, strict) = (Visibility::new(10, 0, false, None), Visibility::new(10, 0, true, None));
+        let (loose, strict) = (view(10, 0, false, None), view(10, 0, true, None));
         assert!(loose.row(10) && loose.row(9) && !loose.row(11));
         assert!(!strict.row(10) && strict.row(9));
-        let cut = Visibility::new(10, 0, false, Some(4));
+        let cut = view(10, 0, false, Some(4));
         assert!(cut.row(4) && !cut.row(5));
-        assert!(Visibility::new(3, 0, true, Some(4)).row(2) && !Visibility::new(3, 0, true, Some(4)).row(3));
+        assert!(view(3, 0, true, Some(4)).row(2) && !view(3, 0, true, Some(4)).row(3));
     }
 
     #[test]
@@ -146,7 +198,7 @@ mod tests {
         for seed_time in [i64::MIN, -1, 0, i64::MAX - 1, END_OF_TIME] {
             for is_strict in [false, true] {
                 for cutoff in [None, Some(i64::MIN), Some(0), Some(i64::MAX)] {
-                    let visibility = Visibility::new(seed_time, 0, is_strict, cutoff);
+                    let visibility = view(seed_time, 0, is_strict, cutoff);
                     assert!(visibility.row(ALWAYS_VISIBLE));
                     assert!(!visibility.row(NEVER_VISIBLE));
                 }
@@ -159,18 +211,44 @@ mod tests {
         let times = [ALWAYS_VISIBLE, -5, 0, 3, 3, 3, 4, NEVER_VISIBLE, NEVER_VISIBLE];
         for seed_time in [-9, -5, 0, 2, 3, 4, 5, END_OF_TIME] {
             for is_strict in [false, true] {
-                let visibility = Visibility::new(seed_time, 0, is_strict, None);
+                let visibility = view(seed_time, 0, is_strict, None);
                 for len in 0..=times.len() {
                     let expected = times[..len].iter().filter(|&&time| visibility.row(time)).count();
-                    assert_eq!(visibility.prefix(&times[..len]), expected, "{seed_time} {is_strict} {len}");
+                    let found = visibility.visible(&times[..len]);
+                    assert_eq!((found.len, found.skip), (expected, 0), "{seed_time} {is_strict} {len}");
                 }
             }
         }
     }
 
     #[test]
+    fn the_window_looks_back_so_far() {
+        let times = [ALWAYS_VISIBLE, ALWAYS_VISIBLE, -9, 0, 3, 3, 5, 8, NEVER_VISIBLE];
+        for seed_time in [-9, 0, 3, 5, 9, i64::MIN + 1, END_OF_TIME] {
+            for lookback in [0, 2, 5, i64::MAX] {
+                let visibility = window(seed_time, lookback);
+                for (start, end) in (0..=times.len()).flat_map(|end| (0..=end).map(move |start| (start, end))) {
+                    let list = &times[start..end];
+                    let expected: Vec<usize> = (0..list.len())
+                        .filter(|&at| visibility.row(list[at]) && !visibility.is_too_old(list[at]))
+                        .collect();
+                    let visible = visibility.visible(list);
+                    let found: Vec<usize> = (0..visible.len as u32).map(|n| visible.position(n) as usize).collect();
+                    assert_eq!(found, expected, "seed {seed_time}, window {lookback}, {list:?}");
+                }
+            }
+        }
+        assert!(window(10, 3).row(6), "parents are of any age");
+        assert!(window(10, 3).is_too_old(6) && !window(10, 3).is_too_old(7) && !window(10, 3).is_too_old(11));
+        assert!(window(10, 5).label(Label { time: 5, split: 0 }, Some(1)));
+        assert!(!window(10, 5).label(Label { time: 4, split: 0 }, Some(1)));
+        assert_eq!(window(10, 5).labels(&[1, 4, 5, 9, 10], Some(1)), Visible::range(2, 4));
+        assert!(!window(END_OF_TIME, 5).is_too_old(0), "the end of time has no window");
+    }
+
+    #[test]
     fn labels_wait_for_their_window_and_split() {
-        let visibility = Visibility::new(100, 1, false, None);
+        let visibility = view(100, 1, false, None);
         let label = |time, split| Label { time, split };
         assert!(visibility.label(label(90, 0), Some(10)) && visibility.label(label(90, 1), Some(10)));
         assert!(!visibility.label(label(91, 0), Some(10)));
@@ -178,23 +256,23 @@ mod tests {
         assert!(!visibility.label(label(90, 0), None));
         assert!(!visibility.label(label(i64::MAX - 5, 0), Some(10)), "an overflowing window never closes");
         assert!(!visibility.label(label(END_OF_TIME, 0), Some(0)));
-        assert!(!Visibility::new(100, 1, true, None).label(label(90, 0), Some(10)));
-        assert!(!Visibility::new(100, 1, false, Some(99)).label(label(90, 0), Some(10)));
-        let end = Visibility::new(END_OF_TIME, 2, false, None);
+        assert!(!view(100, 1, true, None).label(label(90, 0), Some(10)));
+        assert!(!view(100, 1, false, Some(99)).label(label(90, 0), Some(10)));
+        let end = view(END_OF_TIME, 2, false, None);
         assert!(end.label(label(END_OF_TIME, 0), None) && !end.label(label(END_OF_TIME, 1), None));
         let times = [1, 80, 90, 90, 91, i64::MAX - 1];
-        assert_eq!(visibility.label_prefix(&times, Some(10)), 4);
-        assert_eq!(visibility.label_prefix(&times, None), 0);
-        assert_eq!(end.label_prefix(&times, None), times.len());
+        assert_eq!(visibility.labels(&times, Some(10)), Visible::range(0, 4));
+        assert_eq!(visibility.labels(&times, None).len, 0);
+        assert_eq!(end.labels(&times, None).len, times.len());
     }
 
     #[test]
     fn ages_are_days_and_never_negative() {
-        let visibility = Visibility::new(86_400_000_000, 0, false, None);
+        let visibility = view(86_400_000_000, 0, false, None);
         assert_eq!(visibility.age_days(0), Some(1.0));
         assert_eq!(visibility.age_days(2 * 86_400_000_000), Some(0.0));
         assert_eq!(visibility.age_days(ALWAYS_VISIBLE), None);
-        assert_eq!(Visibility::new(END_OF_TIME, 0, false, None).age_days(0), None);
+        assert_eq!(view(END_OF_TIME, 0, false, None).age_days(0), None);
         assert!(visibility.age_days(i64::MIN + 1).is_some());
     }
 
