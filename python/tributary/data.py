@@ -66,9 +66,11 @@ class Sampler:
         lookback: str | int | timedelta | None = None,
         **options: Any,
     ):
-        own = None if seeds is None else (seeds.rows, seeds.times)
-        window = None if lookback is None else duration_us(lookback)
-        self._native = _headwater.Sampler(database, list(tasks), split=split, seeds=own, lookback=window, **options)
+        if seeds is not None:
+            options["seeds"] = (seeds.rows, seeds.times)
+        if lookback is not None:
+            options["lookback"] = duration_us(lookback)
+        self._native = _headwater.Sampler(database, list(tasks), split=split, **options)
 
     @property
     def num_seeds(self) -> int:
