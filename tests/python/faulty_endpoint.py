@@ -2,10 +2,12 @@
 
 import base64
 import json
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -97,14 +99,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def encoded(vector: np.ndarray) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
 def entries(texts: list[str], form: str = "base64") -> list[dict[str, Any]]:
     return [
         {
             "object": "embedding",
             "index": idx,
-            "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
-            if form == "base64"
-            else [float(number) for number in vector],
+            "embedding": encoded(vector) if form == "base64" else [float(number) for number in vector],
         }
         for idx, vector in enumerate(true_vectors(texts))
     ]
@@ -151,6 +155,11 @@ def half_a_body(handler: Handler, texts: list[str]) -> bool:
     return True
 
 
+def disconnect(handler: Handler, texts: list[str]) -> bool:
+    handler.close_connection = True
+    return True
+
+
 def as_floats(handler: Handler, texts: list[str]) -> bool:
     with handler.server.lock:
         handler.server.delivered.update(texts)
@@ -175,3 +184,98 @@ def refuses(part: str, message: str, code: int = 400, longest: int = 0) -> Fault
         return is_bad and status(code, message)(handler, texts)
 
     return fault
+
+
+def _nan(data: list[dict[str, Any]]) -> None:
+    data[-1]["embedding"] = encoded(np.full(WIDTH, np.nan))
+
+
+def _wrong_width(data: list[dict[str, Any]]) -> None:
+    data[0]["embedding"] = encoded(np.ones(WIDTH - 1))
+
+
+def _all_wrong_width(data: list[dict[str, Any]]) -> None:
+    for entry in data:
+        entry["embedding"] = encoded(np.ones(WIDTH + 1))
+
+
+def _same_index(data: list[dict[str, Any]]) -> None:
+    data[-1]["index"] = 0
+
+
+def _null(data: list[dict[str, Any]]) -> None:
+    data[0]["embedding"] = None
+
+
+def _zero(data: list[dict[str, Any]]) -> None:
+    data[0]["embedding"] = encoded(np.zeros(WIDTH))
+
+
+def _foreign_index(data: list[dict[str, Any]]) -> None:
+    data[0]["index"] = 9999
+
+
+def _not_json(handler: Handler, texts: list[str]) -> bool:
+    handler.respond(200, "oops")
+    return True
+
+
+def _but_first(fault: Callable[[list[dict[str, Any]]], object]) -> Fault:
+    return changed(fault, delivers=lambda idx: idx > 0)
+
+
+def _with_last(change: Callable[[list[dict[str, Any]]], object], *lost: int) -> Fault:
+    """An answer in which some places, counted from either end, do not count."""
+
+    def fault(handler: Handler, texts: list[str]) -> bool:
+        missing = {place % len(texts) for place in lost} if len(texts) >= len(lost) else set()
+        return changed(change, delivers=lambda idx: idx not in missing)(handler, texts)
+
+    return fault
+
+
+FAULTS: dict[str, Fault] = {
+    "429": status(429, Retry_After="0.1"),
+    "429 without a time": status(429),
+    "429 with a date": status(429, Retry_After=formatdate(usegmt=True)),
+    "429 in milliseconds": status(429, Retry_After_ms="50"),
+    "500": status(500),
+    "503": status(503, Retry_After="0"),
+    "slow": slow(1.2),
+    "half a body": half_a_body,
+    "disconnect": disconnect,
+    "not JSON": _not_json,
+    "short": changed(lambda data: data.pop(), delivers=lambda idx: False),
+    "reordered": changed(lambda data: data.reverse(), delivers=lambda idx: True),
+    "foreign index": _but_first(_foreign_index),
+    "wrong width": _but_first(_wrong_width),
+    "all of wrong width": changed(_all_wrong_width, delivers=lambda idx: False),
+    "null": _but_first(_null),
+    "zero": _but_first(_zero),
+    "floats": as_floats,
+    "NaN": _with_last(_nan, -1),
+    "duplicate": _with_last(_same_index, 0, -1),
+}
+"""Failures that pass, by name."""
+
+
+class AtRandom:
+    """A fault that is now this, now that one, and often none.
+
+    Attributes:
+        counts: How often each was.
+    """
+
+    def __init__(self, faults: dict[str, Fault], share: float, seed: int) -> None:
+        self._faults, self._share, self._random = faults, share, random.Random(seed)
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, handler: Handler, texts: list[str]) -> bool:
+        with self._lock:
+            if self._random.random() >= self._share:
+                self.counts["none"] += 1
+                return False
+            name = self._random.choice(list(self._faults))
+            self.counts[name] += 1
+        return self._faults[name](handler, texts)

@@ -1,6 +1,5 @@
 """The endpoint's client against servers that fail: nothing lost, nothing paid twice, nothing wrong believed."""
 
-import base64
 import dataclasses
 import itertools
 import logging
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 
 import faulty_endpoint as faulty
-from faulty_endpoint import KEY, WIDTH, FaultyEndpoint, true_vectors
+from faulty_endpoint import FAULTS, KEY, WIDTH, FaultyEndpoint, true_vectors
 from tributary.embed import EndpointError, endpoint_round, endpoint_traffic, make_embedder, through_cache
 from tributary.embed.endpoint import EndpointEmbedder
 from tributary.embed.endpoint_requests import estimated_tokens
@@ -46,53 +44,6 @@ def _assert_right(texts: list[str], vectors: np.ndarray) -> None:
     np.testing.assert_allclose(vectors, true_vectors(texts), atol=1e-6)
 
 
-def _nan(data: list[dict[str, Any]]) -> None:
-    data[-1]["embedding"] = base64.b64encode(np.full(WIDTH, np.nan, "<f4").tobytes()).decode()
-
-
-def _wrong_width(data: list[dict[str, Any]]) -> None:
-    data[0]["embedding"] = base64.b64encode(np.ones(WIDTH - 1, "<f4").tobytes()).decode()
-
-
-def _all_wrong_width(data: list[dict[str, Any]]) -> None:
-    for entry in data:
-        entry["embedding"] = base64.b64encode(np.ones(WIDTH + 1, "<f4").tobytes()).decode()
-
-
-def _same_index(data: list[dict[str, Any]]) -> None:
-    data[5]["index"] = 4
-
-
-def _null(data: list[dict[str, Any]]) -> None:
-    data[0]["embedding"] = None
-
-
-def _foreign_index(data: list[dict[str, Any]]) -> None:
-    data[9]["index"] = 99
-
-
-FAULTS = {
-    "429": faulty.status(429, Retry_After="0.1"),
-    "429 without a time": faulty.status(429),
-    "429 with a date": faulty.status(429, Retry_After=formatdate(usegmt=True)),
-    "429 in milliseconds": faulty.status(429, Retry_After_ms="50"),
-    "500": faulty.status(500),
-    "503": faulty.status(503, Retry_After="0"),
-    "slow": faulty.slow(1.2),
-    "half a body": faulty.half_a_body,
-    "not JSON": lambda handler, texts: handler.respond(200, "oops") or True,
-    "short": faulty.changed(lambda data: data.pop(), delivers=lambda idx: False),
-    "reordered": faulty.changed(lambda data: data.reverse(), delivers=lambda idx: True),
-    "duplicate": faulty.changed(_same_index, delivers=lambda idx: idx not in (4, 5)),
-    "foreign index": faulty.changed(_foreign_index, delivers=lambda idx: idx != 9),
-    "wrong width": faulty.changed(_wrong_width, delivers=lambda idx: idx != 0),
-    "all of wrong width": faulty.changed(_all_wrong_width, delivers=lambda idx: False),
-    "NaN": faulty.changed(_nan, delivers=lambda idx: idx != 9),
-    "null": faulty.changed(_null, delivers=lambda idx: idx != 0),
-    "floats": faulty.as_floats,
-}
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_failures_that_pass_cost_nothing_twice(fault: str) -> None:
     with FaultyEndpoint(FAULTS[fault]) as server:
@@ -109,6 +60,17 @@ def test_all_failures_in_one_run() -> None:
         _assert_right(texts, _client(server).embed(texts))
         assert server.paid_twice == []
         assert set(server.delivered.values()) == {1}
+
+
+def test_failures_at_random_lose_nothing_and_pay_for_nothing_twice() -> None:
+    faults = faulty.AtRandom({name: fault for name, fault in FAULTS.items() if name != "slow"}, 0.5, seed=7)
+    texts = [f"shade is {idx}" for idx in range(600)]
+    with FaultyEndpoint(always=faults) as server:
+        _assert_right(texts, _client(server).embed(texts))
+        assert server.paid_twice == []
+        assert set(server.delivered.values()) == {1}
+        assert server.delivered.keys() == set(texts)
+    assert len(faults.counts) > len(FAULTS) // 2
 
 
 def test_servers_that_take_few_texts_at_once() -> None:
@@ -332,7 +294,8 @@ def test_refused_texts_are_named_by_table_column_and_row(shop, tmp_path: Path) -
             "  the phrase of a column (its description in metadata.json): 'amount of orders: dose of poison': "
             + reason,
             f"  table `customers`, column `country`, key 6: 'country is poison': {reason}",
-            f"  table `products`, column `title`, key 3 and 1 more cells: 'poison ivy': {reason}",
+            f"  table `products`, column `title`, key 3 and 1 more cells; table `products`, column `title`, key 4:"
+            f" 'poison ivy': {reason}",
             "  change them in the data or choose another embedder; the next run sends what is not in the cache",
         ]
         assert not output.exists()

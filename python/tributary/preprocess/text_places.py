@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tributary import _headwater
 from tributary.embed import EndpointError
+from tributary.embed.phrases import normalised
 
 _SHOWN_TEXTS = 5
 _SHOWN_CHARACTERS = 80
@@ -27,9 +28,7 @@ def with_places(error: EndpointError, folder: Path, texts: Sequence[str], num_co
         for text, place in _places(folder, texts, num_columns, list(reasons)).items()
     ]
     number = "a text" if len(reasons) == 1 else f"{len(reasons)} texts"
-    advice = (
-        "change them in the data, or choose an embedder that takes them; the next run sends what is not in the cache"
-    )
+    advice = "change them in the data or choose another embedder; the next run sends what is not in the cache"
     host = str(error).split(" refuses ")[0].rstrip(":")
     return EndpointError("\n  ".join([f"{host} refuses {number}:", *lines, advice]), error.refusals)
 
@@ -48,11 +47,11 @@ def cut_warning(cut: Sequence[str], folder: Path, texts: Sequence[str], num_colu
 def _places(folder: Path, texts: Sequence[str], num_columns: int, wanted: Sequence[str]) -> dict[str, str]:
     """Where some texts stand, in words."""
     members = defaultdict(list)
-    remaining = set(wanted)
+    sought = {normalised(text): text for text in wanted}
     for member, text in enumerate(texts):
-        if text in remaining:
-            members[text].append(member)
-    ids = [member - num_columns for found in members.values() for member in found if member >= num_columns]
+        if (found := sought.get(normalised(text))) is not None:  # equal texts were sent once, as one of them
+            members[found].append(member)
+    ids = [member - num_columns for alike in members.values() for member in alike if member >= num_columns]
     cells = defaultdict(list)
     for place in json.loads(_headwater.text_places(folder, ids)) if ids else []:
         cells[place["text"]].append(place)
