@@ -1,5 +1,6 @@
 """The server of the local model: what OpenAI's client expects, and the same vectors as without it."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -120,9 +121,17 @@ def test_command_serves_until_interrupted() -> None:
             connection.request("GET", "/v1/models")
             assert json.loads(connection.getresponse().read())["data"][0]["id"] == MODEL
             connection.close()
+            taken = subprocess.run(
+                [*command[:-1], found[1].split(":")[1]], capture_output=True, text=True, timeout=60, check=False
+            )
+            assert taken.returncode == 2
+            assert taken.stderr.count("\n") == 1
+            assert "in use" in taken.stderr
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 def test_keys_sizes_and_roads_are_checked(server: EmbeddingServer) -> None:
@@ -136,3 +145,37 @@ def test_keys_sizes_and_roads_are_checked(server: EmbeddingServer) -> None:
         response.read()
         assert response.status == status
     connection.close()
+
+
+def test_openai_client_raises_its_own_errors(server: EmbeddingServer, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.embeddings.create(model="other", input="a")
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as broken:
+        client.embeddings.create(model=MODEL, input="a", dimensions=300)
+    assert (broken.value.param, broken.value.type) == ("dimensions", "invalid_request_error")
+    with (
+        openai.OpenAI(api_key="wrong", base_url=server.url, max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError) as refused,
+    ):
+        stranger.embeddings.create(model=MODEL, input="a")
+    assert refused.value.code == "invalid_api_key"
+    assert KEY not in str(refused.value)
+
+
+def test_clients_side_by_side_get_their_own_vectors(server: EmbeddingServer, local: LocalEmbedder) -> None:
+    batches = [[f"shade is {idx * 10 + place}" for place in range(idx + 1)] for idx in range(8)]
+
+    async def ask() -> list[Any]:
+        async with openai.AsyncOpenAI(api_key=KEY, base_url=server.url, max_retries=0) as client:
+            return await asyncio.gather(*(client.embeddings.create(model=MODEL, input=batch) for batch in batches))
+
+    for batch, answer in zip(batches, asyncio.run(ask()), strict=True):
+        vectors = [entry.embedding for entry in answer.data]
+        np.testing.assert_allclose(vectors, local.embed(batch), atol=1e-6)
+
+
+def test_long_texts_are_cut_at_what_the_model_reads(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(model=MODEL, input=["word " * 1000, "word " * 254])
+    assert answer.usage.prompt_tokens == 512
+    np.testing.assert_allclose(answer.data[0].embedding, answer.data[1].embedding, atol=1e-6)

@@ -1,7 +1,7 @@
 """Which endpoint to ask, with which key, and how patiently.
 
-The key comes from the environment alone: an argument would show in the list of processes. It belongs to the address
-it was set for and is never sent to another one.
+The key comes from the environment alone: an argument would show in the list of processes. Baseten's key goes to Baseten
+only; `TRIBUTARY_EMBEDDER_API_KEY` goes to the address that is chosen, and nowhere else.
 """
 
 import os
