@@ -7,24 +7,42 @@ pub const NO_PARENT: u32 = u32::MAX;
 
 /// Children of each parent, sorted by time and then by row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Children {
+pub struct Children<T> {
     /// `[parents + 1]` positions in `indices`.
     pub indptr: Vec<u32>,
     /// `[edges]` child rows.
     pub indices: Vec<u32>,
-    /// `[edges]` the time of each child, microseconds.
-    pub times: Vec<i64>,
+    /// `[edges]` the time of each child; empty where rows have none.
+    pub times: Vec<T>,
 }
 
-impl Children {
+/// A time, or a number that is in the order of times.
+pub trait Time: Copy + Default + Ord + Send + Sync {
+    /// The number of the time, in their order.
+    fn rank(self) -> u64;
+}
+
+impl Time for i64 {
+    fn rank(self) -> u64 {
+        self as u64 ^ 1 << 63
+    }
+}
+
+impl Time for u64 {
+    fn rank(self) -> u64 {
+        self
+    }
+}
+
+impl<T: Time> Children<T> {
     /// Turns a parent per child row into the children of each parent.
     ///
     /// `order` lists the child rows sorted by (time, row); scattering them in that order sorts every list at no
-    /// further cost. `parents[row]` is [`NO_PARENT`] for a row without one.
+    /// further cost. `parents[row]` is [`NO_PARENT`] for a row without one; `times` is empty where rows have none.
     ///
     /// # Panics
     /// If a parent is not below `num_parents`, or `order` names a row outside of `parents`.
-    pub fn scatter(num_parents: usize, parents: &[u32], times: &[i64], order: &[u32]) -> Self {
+    pub fn scatter(num_parents: usize, parents: &[u32], times: &[T], order: &[u32]) -> Self {
         let mut indptr = vec![0u32; num_parents + 1];
         for &parent in parents.iter().filter(|&&parent| parent != NO_PARENT) {
             indptr[parent as usize + 1] += 1;
@@ -34,13 +52,16 @@ impl Children {
         }
         let edges = indptr[num_parents] as usize;
         let mut next = indptr.clone();
-        let mut children = Self { indptr, indices: vec![0; edges], times: vec![0; edges] };
+        let timed = if times.is_empty() { 0 } else { edges };
+        let mut children = Self { indptr, indices: vec![0; edges], times: vec![T::default(); timed] };
         for &row in order {
             let parent = parents[row as usize];
             if parent != NO_PARENT {
                 let slot = &mut next[parent as usize];
                 children.indices[*slot as usize] = row;
-                children.times[*slot as usize] = times[row as usize];
+                if let Some(&time) = times.get(row as usize) {
+                    children.times[*slot as usize] = time;
+                }
                 *slot += 1;
             }
         }
@@ -51,22 +72,22 @@ impl Children {
 /// Rows sorted by (time, row); rows of one time keep their order.
 ///
 /// Dates and whole hours leave few distinct times, which are counted; all others are sorted.
-pub fn time_order(times: &[i64]) -> Vec<u32> {
+pub fn time_order<T: Time>(times: &[T]) -> Vec<u32> {
     if times.is_sorted() {
         return (0..times.len() as u32).collect();
     }
     if let Some(order) = counted_order(times) {
         return order;
     }
-    let mut pairs: Vec<(i64, u32)> = times.iter().copied().zip(0..).collect();
+    let mut pairs: Vec<(T, u32)> = times.iter().copied().zip(0..).collect();
     pairs.par_sort_unstable();
     pairs.into_iter().map(|(_, row)| row).collect()
 }
 
 /// The order by counting, when the times lie on a grid with at most a few points per row.
-fn counted_order(times: &[i64]) -> Option<Vec<u32>> {
+fn counted_order<T: Time>(times: &[T]) -> Option<Vec<u32>> {
     // A null time is the greatest of all and lies on no grid; it gets the last place.
-    let known = || times.iter().copied().filter(|&time| time != i64::MAX);
+    let known = || times.iter().map(|time| time.rank()).filter(|&time| time != u64::MAX);
     let (min, max) = (known().min()?, known().max()?);
     let mut step = max.abs_diff(min);
     for time in known() {
@@ -79,17 +100,17 @@ fn counted_order(times: &[i64]) -> Option<Vec<u32>> {
     if points > 4 * times.len() as u64 + 1024 {
         return None;
     }
-    let place = |time: i64| if time == i64::MAX { points - 1 } else { time.abs_diff(min) / step.max(1) } as usize;
+    let place = |time: u64| if time == u64::MAX { points - 1 } else { time.abs_diff(min) / step.max(1) } as usize;
     let mut next = vec![0u32; points as usize + 1];
-    for &time in times {
-        next[place(time) + 1] += 1;
+    for time in times {
+        next[place(time.rank()) + 1] += 1;
     }
     for point in 0..points as usize {
         next[point + 1] += next[point];
     }
     let mut order = vec![0; times.len()];
-    for (row, &time) in times.iter().enumerate() {
-        let slot = &mut next[place(time)];
+    for (row, time) in times.iter().enumerate() {
+        let slot = &mut next[place(time.rank())];
         order[*slot as usize] = row as u32;
         *slot += 1;
     }

@@ -3,7 +3,7 @@
 //! Opening checks everything cheap: checksums of manifest and headers, the length of every section against the
 //! manifest. [`Database::verify`] hashes every byte. Readers that touch many rows take a [`View`] once.
 
-use std::cmp::Ordering;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +11,12 @@ use half::f16;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
-use crate::format::record::{Record, RecordLayout};
-use crate::format::{FileKind, FileReader, graph, hash_file, prefetch_read, table, task, vectors};
+pub use crate::format::Key;
+use crate::format::packed::{Packed, TimeCodes, width_of};
+use crate::format::record::{Cell, Record, RecordLayout, RecordShape};
+use crate::format::{FileKind, FileReader, Keys, graph, hash_file, prefetch_read, table, task, vectors};
 use crate::ids::{RowId, TableId, TaskId};
-use crate::manifest::{KeyKind, Manifest, TableManifest};
+use crate::manifest::{Manifest, TableManifest};
 use crate::stype::Stype;
 
 /// The file of the vocabulary's texts.
@@ -61,7 +63,9 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct TableView<'a> {
     layout: &'a RecordLayout,
-    words: &'a [u32],
+    num_rows: usize,
+    bytes: &'a [u8],
+    values: &'a [u32],
 }
 
 impl<'a> TableView<'a> {
@@ -74,7 +78,7 @@ impl<'a> TableView<'a> {
     /// Number of rows.
     #[inline]
     pub fn num_rows(&self) -> usize {
-        self.words.len() / self.layout.stride()
+        self.num_rows
     }
 
     /// One row.
@@ -83,17 +87,20 @@ impl<'a> TableView<'a> {
     /// If the table has no such row.
     #[inline]
     pub fn record(&self, row: RowId) -> Record<'a> {
-        let start = row.idx() * self.layout.stride();
-        self.layout.read(&self.words[start..start + self.layout.stride()])
+        assert!(row.idx() < self.num_rows, "row {} of {}", row.0, self.num_rows);
+        self.layout.read(&self.bytes[row.idx() * self.layout.stride()..], self.values)
     }
 
     /// Asks the processor to bring a row closer; nothing happens where there is no such row.
     #[inline]
     pub(crate) fn prefetch(&self, row: RowId) {
-        const WORDS_PER_LINE: usize = 16;
+        const LINE: usize = 64;
         let start = row.idx() * self.layout.stride();
-        for line in (start..start + self.layout.stride()).step_by(WORDS_PER_LINE).take(4) {
-            prefetch_read(self.words, line);
+        let end = start + self.layout.stride();
+        prefetch_read(self.bytes, start);
+        // the lines after the one that holds the first byte; mappings begin on a line, sections do, too
+        for line in (start / LINE * LINE + LINE..end).step_by(LINE).take(4) {
+            prefetch_read(self.bytes, line);
         }
     }
 }
@@ -102,9 +109,41 @@ impl<'a> TableView<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ChildrenView<'a> {
     /// Child rows, sorted by (time, row) within a parent.
-    pub indices: &'a [u32],
-    /// Their times, microseconds.
-    pub times: &'a [i64],
+    pub indices: Packed<'a>,
+    /// Their times.
+    pub times: ChildTimes<'a>,
+}
+
+/// The times of children.
+#[derive(Clone, Copy, Debug)]
+pub struct ChildTimes<'a> {
+    codes: TimeCodes,
+    numbers: Packed<'a>,
+}
+
+impl<'a> ChildTimes<'a> {
+    /// The time of the `idx`-th child, microseconds; see [`Record::time`].
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline]
+    pub fn get(&self, idx: usize) -> i64 {
+        self.codes.time(self.numbers.get(idx))
+    }
+
+    /// The times of a range.
+    ///
+    /// # Panics
+    /// When one is reached that is not there.
+    pub fn range(self, range: Range<usize>) -> impl ExactSizeIterator<Item = i64> + use<'a> {
+        self.numbers.range(range).map(move |number| self.codes.time(number))
+    }
+
+    /// Asks the processor to bring the `idx`-th time closer.
+    #[inline]
+    pub(crate) fn prefetch(&self, idx: usize) {
+        self.numbers.prefetch(idx);
+    }
 }
 
 /// The seeds of one task.
@@ -175,6 +214,7 @@ impl Database {
             manifest,
         };
         inner.view()?;
+        (0..inner.tables.len()).try_for_each(|idx| inner.keys(idx).map(|_| ()))?;
         inner.check_texts()?;
         Ok(Self(Arc::new(inner)))
     }
@@ -227,7 +267,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such id.
-    pub fn text(&self, id: u32) -> Result<&str> {
+    pub fn text(&self, id: u32) -> Result<String> {
         let mut idx = id as usize;
         let manifest = &self.0.manifest;
         if idx < manifest.vocabulary.num_encoded as usize {
@@ -316,8 +356,15 @@ impl VectorsFile {
 
 /// The record layout of a table, from the manifest alone.
 pub fn table_layout(manifest: &Manifest, table: &TableManifest) -> RecordLayout {
-    let stypes: Vec<Stype> = table.columns.iter().map(|column| column.stype).collect();
-    RecordLayout::new(&stypes, table.foreign_keys.len(), manifest.children_of(table.id).count())
+    let is_temporal = |name: &String| table.columns.iter().position(|column| column.name == *name);
+    let incoming = manifest.foreign_keys().filter(|(_, key)| key.parent_table == table.id);
+    RecordLayout::new(&RecordShape {
+        times: table.times,
+        columns: table.columns.iter().map(|column| (column.stype, column.encoding)).collect(),
+        temporal: table.temporal_column.as_ref().and_then(is_temporal),
+        parents: table.foreign_keys.iter().map(|key| manifest.tables[key.parent_table.idx()].num_rows).collect(),
+        children: incoming.map(|(_, key)| (key.edges, key.max_children)).collect(),
+    })
 }
 
 fn check_sizes(root: &Path, manifest: &Manifest) -> Result<()> {
@@ -333,11 +380,21 @@ fn check_sizes(root: &Path, manifest: &Manifest) -> Result<()> {
 
 impl Inner {
     fn table(&self, idx: usize) -> Result<TableView<'_>> {
-        let (layout, rows) = (&self.layouts[idx], self.manifest.tables[idx].num_rows as usize);
-        let len = rows.checked_mul(layout.stride()).ok_or_else(|| {
-            Error::format(&self.root, format!("table `{}`: {rows} rows overflow", self.manifest.tables[idx].name))
+        let (layout, file, num_rows) =
+            (&self.layouts[idx], &self.tables[idx], self.manifest.tables[idx].num_rows as usize);
+        let len = layout.section_len(num_rows).ok_or_else(|| {
+            Error::format(&self.root, format!("table `{}`: {num_rows} rows overflow", self.manifest.tables[idx].name))
         })?;
-        Ok(TableView { layout, words: self.tables[idx].exactly(table::RECORDS, len)? })
+        let values = file.values(table::VALUES)?;
+        if !layout.fits(values.len()) {
+            return Err(Error::format(file.path(), "values of a column lie outside of those of the table"));
+        }
+        Ok(TableView { layout, num_rows, bytes: file.exactly(table::RECORDS, len)?, values })
+    }
+
+    fn keys(&self, idx: usize) -> Result<Option<Keys<'_>>> {
+        let description = &self.manifest.tables[idx];
+        self.tables[idx].keys(description.key_kind, description.num_rows as usize)
     }
 
     fn task(&self, idx: usize) -> Result<TaskView<'_>> {
@@ -365,11 +422,13 @@ impl Inner {
             children: self
                 .manifest
                 .foreign_keys()
-                .map(|(_, key)| {
-                    let edges = key.edges as usize;
+                .map(|(child, key)| {
+                    let (edges, codes) = (key.edges as usize, child.times);
+                    let width = width_of(u64::from(child.num_rows));
+                    let numbers = self.graph.packed(graph::times(key.id.0), codes.width, edges)?;
                     Ok(ChildrenView {
-                        indices: self.graph.exactly(graph::indices(key.id.0), edges)?,
-                        times: self.graph.exactly(graph::times(key.id.0), edges)?,
+                        indices: self.graph.packed(graph::indices(key.id.0), width, edges)?,
+                        times: ChildTimes { codes, numbers },
                     })
                 })
                 .collect::<Result<_>>()?,
@@ -403,6 +462,11 @@ impl Inner {
             let incoming: Vec<_> = self.manifest.children_of(description.id).collect();
             for row in 0..table.num_rows() {
                 let record = table.record(RowId::from(row));
+                if let Some(column) = (0..description.columns.len()).find(|&column| !self.is_sound(record.cell(column)))
+                {
+                    let column = &description.columns[column].name;
+                    return Err(fault(format!("`{}` row {row}: `{column}` has no such value", description.name)));
+                }
                 for (slot, key) in description.foreign_keys.iter().enumerate() {
                     let rows = self.manifest.tables[key.parent_table.idx()].num_rows;
                     if record.parent(slot).is_some_and(|parent| parent >= rows) {
@@ -411,18 +475,18 @@ impl Inner {
                 }
                 for (slot, key) in incoming.iter().enumerate() {
                     let children = &view.children[key.idx()];
-                    let (indices, times) = children
-                        .indices
-                        .get(record.children(slot))
-                        .zip(children.times.get(record.children(slot)))
-                        .ok_or_else(|| fault(format!("`{}` row {row}: children out of range", description.name)))?;
+                    let range = record.children(slot);
+                    if range.end > children.indices.len() {
+                        return Err(fault(format!("`{}` row {row}: children out of range", description.name)));
+                    }
                     let (child_table, slot_of_key) = self.key_place(key.idx());
                     let child_table = &view.tables[child_table];
-                    let agree = times.is_sorted()
-                        && indices.iter().zip(times).all(|(&child, &time)| {
+                    let (indices, times) = (children.indices.range(range.clone()), children.times.numbers.range(range));
+                    let agree = times.clone().is_sorted()
+                        && indices.zip(times).all(|(child, time)| {
                             (child as usize) < child_table.num_rows() && {
-                                let child = child_table.record(RowId(child));
-                                child.time() == time && child.parent(slot_of_key) == Some(row as u32)
+                                let child = child_table.record(RowId(child as u32));
+                                child.time_code() == time && child.parent(slot_of_key) == Some(row as u32)
                             }
                         });
                     if !agree {
@@ -449,6 +513,15 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether a cell holds a number, or a text of the vocabulary.
+    fn is_sound(&self, cell: Option<Cell>) -> bool {
+        match cell {
+            Some(Cell::Categorical(id) | Cell::Text(id)) => id < self.manifest.vocabulary.num_encoded,
+            Some(Cell::Numerical(value)) => value.is_finite(),
+            Some(Cell::Identifier | Cell::Timestamp(_) | Cell::Boolean(_)) | None => true,
+        }
+    }
+
     /// The table that holds a foreign key, and the key's position among that table's keys.
     fn key_place(&self, key: usize) -> (usize, usize) {
         let mut first = 0;
@@ -462,53 +535,17 @@ impl Inner {
     }
 }
 
-/// The primary key of a row, as the user knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// A signed integer.
-    Int(i64),
-    /// An unsigned integer.
-    Uint(u64),
-    /// A string.
-    String(String),
-}
-
-impl Key {
-    fn as_i64(&self) -> Option<i64> {
-        match *self {
-            Self::Int(key) => Some(key),
-            Self::Uint(key) => i64::try_from(key).ok(),
-            Self::String(_) => None,
-        }
-    }
-
-    fn as_u64(&self) -> Option<u64> {
-        match *self {
-            Self::Int(key) => u64::try_from(key).ok(),
-            Self::Uint(key) => Some(key),
-            Self::String(_) => None,
-        }
-    }
-}
-
 impl Database {
     /// The primary key of a row, or `None` where the table has no keys.
     ///
     /// # Errors
     /// [`Error::Argument`] when there is no such row; [`Error::Format`] when the keys are damaged.
     pub fn key(&self, id: TableId, row: RowId) -> Result<Option<Key>> {
-        let description = &self.0.manifest.tables[id.idx()];
-        let (file, rows) = (&self.0.tables[id.idx()], description.num_rows as usize);
-        if row.idx() >= rows {
-            let name = &description.name;
-            return Err(Error::Argument(format!("table `{name}` has {rows} rows, row {} was asked for", row.0)));
+        let TableManifest { name, num_rows, .. } = &self.0.manifest.tables[id.idx()];
+        if row.0 >= *num_rows {
+            return Err(Error::Argument(format!("table `{name}` has {num_rows} rows, row {} was asked for", row.0)));
         }
-        Ok(Some(match description.key_kind {
-            KeyKind::None => return Ok(None),
-            KeyKind::Int => Key::Int(file.exactly::<i64>(table::KEY_VALUES, rows)?[row.idx()]),
-            KeyKind::Uint => Key::Uint(file.exactly::<u64>(table::KEY_VALUES, rows)?[row.idx()]),
-            KeyKind::String => Key::String(string_key(file, rows, row.idx())?.to_owned()),
-        }))
+        self.0.keys(id.idx())?.map(|keys| keys.key(row.idx())).transpose()
     }
 
     /// The row of a primary key, or `None` when there is none; keys of another kind match no row.
@@ -516,52 +553,9 @@ impl Database {
     /// # Errors
     /// [`Error::Format`] when the keys are damaged.
     pub fn find(&self, id: TableId, key: &Key) -> Result<Option<RowId>> {
-        let description = &self.0.manifest.tables[id.idx()];
-        let (file, rows) = (&self.0.tables[id.idx()], description.num_rows as usize);
-        if description.key_kind == KeyKind::None {
-            return Ok(None);
-        }
-        let order = file.exactly::<u32>(table::KEY_ORDER, rows)?;
-        let damaged = || Error::format(file.path(), "the order of the keys is damaged");
-        match (description.key_kind, key) {
-            (KeyKind::String, Key::String(key)) => {
-                search(order, |row| Ok(string_key(file, rows, row)?.as_bytes().cmp(key.as_bytes())))
-            }
-            (KeyKind::Int, &(Key::Int(_) | Key::Uint(_))) => {
-                let Some(key) = key.as_i64() else { return Ok(None) };
-                let values = file.exactly::<i64>(table::KEY_VALUES, rows)?;
-                search(order, |row| Ok(values.get(row).ok_or_else(damaged)?.cmp(&key)))
-            }
-            (KeyKind::Uint, &(Key::Int(_) | Key::Uint(_))) => {
-                let Some(key) = key.as_u64() else { return Ok(None) };
-                let values = file.exactly::<u64>(table::KEY_VALUES, rows)?;
-                search(order, |row| Ok(values.get(row).ok_or_else(damaged)?.cmp(&key)))
-            }
-            (KeyKind::None | KeyKind::String | KeyKind::Int | KeyKind::Uint, _) => Ok(None),
-        }
+        Ok(match self.0.keys(id.idx())? {
+            Some(keys) => keys.find(key)?,
+            None => None,
+        })
     }
-}
-
-fn string_key(file: &FileReader, rows: usize, row: usize) -> Result<&str> {
-    let offsets = file.exactly::<u64>(table::KEY_OFFSETS, rows + 1)?;
-    offsets
-        .get(row)
-        .zip(offsets.get(row + 1))
-        .and_then(|(&start, &end)| file.values::<u8>(table::KEY_BYTES).ok()?.get(start as usize..end as usize))
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .ok_or_else(|| Error::format(file.path(), format!("the key of row {row} is damaged")))
-}
-
-/// Binary search through rows in ascending order of their keys; `compare` says how a row's key compares to the wanted.
-fn search(order: &[u32], compare: impl Fn(usize) -> Result<Ordering>) -> Result<Option<RowId>> {
-    let (mut low, mut high) = (0, order.len());
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        match compare(order[middle] as usize)? {
-            Ordering::Less => low = middle + 1,
-            Ordering::Equal => return Ok(Some(RowId(order[middle]))),
-            Ordering::Greater => high = middle,
-        }
-    }
-    Ok(None)
 }

@@ -346,9 +346,9 @@ pub fn cell_value(database: &Database, column: &ColumnManifest, cell: Option<Cel
         Some(Cell::Categorical(id)) => {
             let text = database.text(id)?;
             let prefix = format!("{} is ", column.name);
-            Value::String(text.strip_prefix(&prefix).unwrap_or(text).to_owned())
+            Value::String(text.strip_prefix(&prefix).unwrap_or(&text).to_owned())
         }
-        Some(Cell::Text(id)) => Value::String(database.text(id)?.to_owned()),
+        Some(Cell::Text(id)) => Value::String(database.text(id)?),
     })
 }
 

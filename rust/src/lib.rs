@@ -28,8 +28,8 @@ pub mod timestamp;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub use database::{
-    ChildrenView, Database, GRAPH_FILE, Key, TableView, TaskView, VOCABULARY_FILE, Vectors, VectorsFile, View,
-    table_layout,
+    ChildTimes, ChildrenView, Database, GRAPH_FILE, Key, TableView, TaskView, VOCABULARY_FILE, Vectors, VectorsFile,
+    View, table_layout,
 };
 pub use error::{Error, Result, suggestion};
 pub use format::FORMAT_VERSION;

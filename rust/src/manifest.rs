@@ -12,6 +12,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{Error, Result};
 use crate::format::FORMAT_VERSION;
+use crate::format::packed::TimeCodes;
+use crate::format::record::CellEncoding;
 use crate::ids::{ColumnId, ForeignKeyId, TableId, TaskId};
 use crate::stype::Stype;
 
@@ -82,6 +84,8 @@ pub struct TableManifest {
     pub temporal_column: Option<String>,
     /// Rows without a time are visible to every seed instead of to none.
     pub null_time_visible: bool,
+    /// How the times of the rows are numbered.
+    pub times: TimeCodes,
     /// Encoded columns in the order of `metadata.json`; ignored columns are left out.
     pub columns: Vec<ColumnManifest>,
     /// Foreign keys in the order of their columns.
@@ -117,6 +121,8 @@ pub struct ColumnManifest {
     pub description: String,
     /// Its statistics.
     pub statistics: ColumnStatistics,
+    /// How its cells are stored.
+    pub encoding: CellEncoding,
 }
 
 /// What was counted while a column was encoded. Fields that do not apply to the stype are `None`.
@@ -170,6 +176,8 @@ pub struct ForeignKeyManifest {
     pub dangling: u64,
     /// Rows without a key.
     pub null: u64,
+    /// The most rows that point to one parent.
+    pub max_children: u64,
 }
 
 /// Mean and standard deviation over every timestamp cell of the database, in microseconds.
@@ -384,6 +392,8 @@ impl Manifest {
                     TaskKind::Table => task.table_id.idx() == own_table && task.foreign_key_id.is_some(),
                 }
         });
+        let encodings_known = self.tables.iter().all(|table| table.times.width <= 8)
+            && columns().all(|column| column.encoding.is_sound(column.stype));
         let texts: u64 = self.tasks.iter().map(|task| u64::from(task.num_texts)).sum();
         let vocabulary = texts + u64::from(self.vocabulary.num_encoded) == u64::from(self.vocabulary.num_texts);
         if tables_in_order
@@ -391,6 +401,7 @@ impl Manifest {
             && columns_in_order
             && tasks_in_order
             && parents_exist
+            && encodings_known
             && counts
             && tasks_fit
             && vocabulary

@@ -150,7 +150,7 @@ fn moments(values: ArrayRef) -> Vec<Option<i64>> {
 
 fn texts(database: &Database, column: usize) -> Vec<Option<String>> {
     let text = |cell| match cell {
-        Some(Cell::Categorical(id) | Cell::Text(id)) => Some(database.text(id).unwrap().to_owned()),
+        Some(Cell::Categorical(id) | Cell::Text(id)) => Some(database.text(id).unwrap()),
         None => None,
         other => panic!("{other:?}"),
     };
@@ -480,8 +480,8 @@ fn self_references_cycles_and_two_keys_to_one_table() {
     assert_eq!(parent_rows(&database, 1, 1), [Some(2), Some(2)]);
     let view = database.view();
     let third = database.table(TableId(0)).record(RowId(2));
-    assert_eq!(view.children[3].indices[third.children(2)], [0, 1]);
-    assert_eq!(view.children[0].indices[database.table(TableId(0)).record(RowId(0)).children(0)], [0, 1]);
+    assert!(view.children[3].indices.range(third.children(2)).eq([0, 1]));
+    assert!(view.children[0].indices.range(database.table(TableId(0)).record(RowId(0)).children(0)).eq([0, 1]));
 }
 
 const TIMED: &str = r#"
@@ -502,7 +502,8 @@ fn null_times_are_never_or_always_visible() {
         assert_eq!(times, [5, expected, 3]);
         assert_eq!(cells(&database, 1, 0), [Some(Cell::Timestamp(5)), None, Some(Cell::Timestamp(3))]);
         assert!(report.warnings[0].contains("1 rows without a time"), "{:?}", report.warnings);
-        assert_eq!(database.view().children[0].indices, if visible == "true" { [1, 2, 0] } else { [2, 0, 1] });
+        let expected = if visible == "true" { [1, 2, 0] } else { [2, 0, 1] };
+        assert!(database.view().children[0].indices.iter().eq(expected));
     }
 }
 
@@ -518,7 +519,7 @@ fn a_hub_has_all_its_children_in_time_order() {
     let hub = database.table(TableId(0)).record(RowId(1));
     assert_eq!(hub.children(0), 0..rows as usize);
     let view = database.view();
-    assert!(view.children[0].times.is_sorted());
+    assert!(view.children[0].times.range(0..rows as usize).is_sorted());
 }
 
 #[test]

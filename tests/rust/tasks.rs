@@ -112,7 +112,7 @@ fn texts_of_tasks_follow_the_vocabulary_in_the_order_of_the_tasks() {
             assert_eq!(texts, vocab_texts(&shop.staging()).unwrap());
             let database = Database::open(shop.staging()).unwrap();
             for (task, third) in [(0, "broken"), (1, "stolen")] {
-                let answers: Vec<&str> =
+                let answers: Vec<String> =
                     database.task(TaskId(task)).vocab.iter().map(|&id| database.text(id).unwrap()).collect();
                 assert_eq!(answers, ["status is paid".into(), "status is lost".into(), format!("status is {third}")]);
             }

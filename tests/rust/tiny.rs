@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use headwater::csr::{Children, NO_PARENT, time_order};
-use headwater::format::record::{ALWAYS_VISIBLE, Cell};
-use headwater::format::{FORMAT_VERSION, FileKind, FileWriter, graph, table, task};
+use headwater::format::packed::{TimeCodes, width_of};
+use headwater::format::record::{ALWAYS_VISIBLE, Cell, CellEncoding};
+use headwater::format::{FORMAT_VERSION, FileKind, FileWriter, graph, num_key_sections, table, task};
 use headwater::{
     ColumnId, ColumnManifest, ColumnStatistics, Database, ForeignKeyId, ForeignKeyManifest, GRAPH_FILE, KeyKind,
     LabelStatistics, Manifest, SplitCounts, Stype, TableId, TableManifest, TaskId, TaskKind, TaskManifest,
@@ -14,6 +15,8 @@ use headwater::{
 use tempfile::TempDir;
 
 const BUILD_ID: u64 = 0x7154;
+/// Every moment has a number.
+const TIMES: TimeCodes = TimeCodes { width: 8, base_us: i64::MIN + 1, unit_us: 1, first: 1, last: u64::MAX - 1 };
 
 /// A table. Its first column, `n`, is added by [`write`]: a number that holds the row's own number.
 #[derive(Clone, Default)]
@@ -74,9 +77,9 @@ pub fn database(tables: &[Table], tasks: &[Task]) -> (TempDir, Database) {
 }
 
 /// Writes a database; `spoil` may change the children before they are written.
-pub fn write(root: &Path, tables: &[Table], tasks: &[Task], mut spoil: impl FnMut(&mut Vec<Children>)) {
+pub fn write(root: &Path, tables: &[Table], tasks: &[Task], mut spoil: impl FnMut(&mut Vec<Children<i64>>)) {
     let mut manifest = describe(tables, tasks);
-    let mut children: Vec<Children> = vec![];
+    let mut children: Vec<Children<i64>> = vec![];
     for (idx, table) in tables.iter().enumerate() {
         let times: Vec<i64> = table.rows.iter().map(time_of).collect();
         for (slot, &parent) in table.keys.iter().enumerate() {
@@ -88,13 +91,16 @@ pub fn write(root: &Path, tables: &[Table], tasks: &[Task], mut spoil: impl FnMu
     spoil(&mut children);
     write_tables(root, &manifest, tables, &children);
     let mut file = FileWriter::create(root, GRAPH_FILE, FileKind::Graph, BUILD_ID, 2 * children.len()).unwrap();
-    for (key, children) in children.iter().enumerate() {
-        file.values(graph::indices(key as u32), &children.indices).unwrap();
-        file.values(graph::times(key as u32), &children.times).unwrap();
+    let holders = manifest.foreign_keys().map(|(table, _)| table.num_rows);
+    for (key, (children, rows)) in children.iter().zip(holders).enumerate() {
+        let indices = children.indices.iter().map(|&row| u64::from(row));
+        file.packed(graph::indices(key as u32), width_of(u64::from(rows)), indices).unwrap();
+        let code = TIMES.coder();
+        file.packed(graph::times(key as u32), TIMES.width, children.times.iter().map(|&time| code(time))).unwrap();
     }
     file.finish().unwrap();
     let mut file = FileWriter::create(root, VOCABULARY_FILE, FileKind::Vocabulary, BUILD_ID, 2).unwrap();
-    file.texts(&(0..manifest.vocabulary.num_encoded).map(|id| format!("text {id}")).collect::<Vec<_>>()).unwrap();
+    file.texts((0..manifest.vocabulary.num_encoded).map(|id| format!("text {id}"))).unwrap();
     file.finish().unwrap();
     for (task, description) in tasks.iter().zip(&manifest.tasks) {
         write_task(root, tables, task, &description.file);
@@ -106,12 +112,12 @@ fn time_of(row: &Row) -> i64 {
     row.time.unwrap_or(ALWAYS_VISIBLE)
 }
 
-fn write_tables(root: &Path, manifest: &Manifest, tables: &[Table], children: &[Children]) {
+fn write_tables(root: &Path, manifest: &Manifest, tables: &[Table], children: &[Children<i64>]) {
     for (table, description) in tables.iter().zip(&manifest.tables) {
         let layout = table_layout(manifest, description);
-        let mut words = vec![0; layout.stride() * table.rows.len()];
+        let mut bytes = vec![0; layout.section_len(table.rows.len()).unwrap()];
         for (n, row) in table.rows.iter().enumerate() {
-            let mut record = layout.write(&mut words[n * layout.stride()..(n + 1) * layout.stride()]);
+            let mut record = layout.write(&mut bytes[n * layout.stride()..]);
             record.set_time(time_of(row));
             for (slot, parent) in row.parents.iter().enumerate() {
                 record.set_parent(slot, parent.unwrap_or(NO_PARENT));
@@ -120,17 +126,18 @@ fn write_tables(root: &Path, manifest: &Manifest, tables: &[Table], children: &[
                 let indptr = &children[key.idx()].indptr;
                 record.set_children(slot, indptr[n], indptr[n + 1] - indptr[n]);
             }
-            record.set_cell(0, Cell::Numerical(n as f32));
+            record.set_cell(0, Cell::Numerical(n as f32), &[]);
             for (column, cell) in row.cells.iter().enumerate() {
                 if let Some(cell) = *cell {
-                    record.set_cell(1 + column, cell);
+                    record.set_cell(1 + column, cell, &[]);
                 }
             }
         }
-        let mut file = FileWriter::create(root, &description.file, FileKind::Table, BUILD_ID, 3).unwrap();
-        file.values(table::RECORDS, &words).unwrap();
-        file.values(table::KEY_VALUES, &(0..table.rows.len() as i64).map(|n| 100 + n).collect::<Vec<_>>()).unwrap();
-        file.values(table::KEY_ORDER, &(0..table.rows.len() as u32).collect::<Vec<_>>()).unwrap();
+        let sections = 2 + num_key_sections(KeyKind::Int);
+        let mut file = FileWriter::create(root, &description.file, FileKind::Table, BUILD_ID, sections).unwrap();
+        file.values(table::RECORDS, &bytes).unwrap();
+        file.integer_keys(&(0..table.rows.len() as u64).map(|n| 100 + n).collect::<Vec<_>>(), false).unwrap();
+        file.values::<u32>(table::VALUES, &[]).unwrap();
         file.finish().unwrap();
     }
 }
@@ -152,14 +159,15 @@ fn write_task(root: &Path, tables: &[Table], task: &Task, name: &str) {
     file.values(task::INDEX_TIMES, &index.times).unwrap();
     file.values::<i64>(task::LABEL_TIMES, &[]).unwrap();
     file.values(task::FIRST_TEXT, &[0u32]).unwrap();
-    file.texts::<&str>(&[]).unwrap();
+    file.texts::<&str>([]).unwrap();
     file.finish().unwrap();
 }
 
 fn column(id: &mut u32, name: &str, stype: Stype) -> ColumnManifest {
     *id += 1;
     let statistics = ColumnStatistics { mean: Some(0.0), std: Some(1.0), ..ColumnStatistics::default() };
-    ColumnManifest { id: ColumnId(*id - 1), name: name.into(), stype, description: String::new(), statistics }
+    let encoding = CellEncoding { width: CellEncoding::widest(stype), nullable: true, ..CellEncoding::default() };
+    ColumnManifest { id: ColumnId(*id - 1), name: name.into(), stype, description: String::new(), statistics, encoding }
 }
 
 fn describe(tables: &[Table], tasks: &[Task]) -> Manifest {
@@ -177,6 +185,7 @@ fn describe(tables: &[Table], tasks: &[Task]) -> Manifest {
             key_kind: KeyKind::Int,
             temporal_column: None,
             null_time_visible: false,
+            times: TIMES,
             columns: std::iter::once(("n", Stype::Numerical))
                 .chain(table.columns.iter().copied())
                 .map(|(name, stype)| column(&mut columns, name, stype))
@@ -192,6 +201,7 @@ fn describe(tables: &[Table], tasks: &[Task]) -> Manifest {
                         edges,
                         dangling: 0,
                         null: table.rows.len() as u64 - edges,
+                        max_children: edges,
                     }
                 })
                 .collect(),

@@ -24,6 +24,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::FORMAT_VERSION;
 use super::mmap::Mapping;
+use super::packed::{Packed, TAIL, pack};
+use super::text::LastBlock;
 use crate::error::{Error, Result};
 
 #[cfg(not(target_endian = "little"))]
@@ -181,20 +183,22 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Writes a list of texts as the two sections of [`super::texts`].
-    pub fn texts<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<()> {
-        let mut offsets = Vec::with_capacity(texts.len() + 1);
-        let mut end = 0u64;
-        offsets.push(end);
-        for text in texts {
-            end += text.as_ref().len() as u64;
-            offsets.push(end);
+    /// Writes a section of numbers of `width` bytes; see [`super::packed`].
+    pub fn packed(
+        &mut self,
+        section: Section,
+        width: u8,
+        mut numbers: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<()> {
+        const AT_ONCE: usize = 1 << 14;
+        let mut writer = self.section(section)?;
+        let mut bytes = Vec::new();
+        while width > 0 && numbers.len() > 0 {
+            bytes.clear();
+            pack(numbers.by_ref().take(AT_ONCE), width, &mut bytes);
+            writer.append(&bytes)?;
         }
-        self.values(super::texts::OFFSETS, &offsets)?;
-        let mut writer = self.section(super::texts::BYTES)?;
-        for text in texts {
-            writer.append(text.as_ref().as_bytes())?;
-        }
+        writer.append(&[0; TAIL])?;
         writer.close();
         Ok(())
     }
@@ -228,7 +232,7 @@ pub struct SectionWriter<'a> {
     hasher: Xxh3,
 }
 
-impl SectionWriter<'_> {
+impl<'a> SectionWriter<'a> {
     /// Appends bytes.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
@@ -237,8 +241,13 @@ impl SectionWriter<'_> {
         Ok(())
     }
 
-    /// Ends the section.
-    pub fn close(self) {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.writer.path
+    }
+
+    /// Ends the section; answers the writer of the next ones.
+    pub fn close(self) -> &'a mut FileWriter {
         self.writer.entries.push(Entry {
             tag: self.section.tag,
             index: self.section.index,
@@ -246,6 +255,7 @@ impl SectionWriter<'_> {
             len: self.writer.position - self.offset,
             xxh3: self.hasher.digest(),
         });
+        self.writer
     }
 }
 
@@ -273,6 +283,7 @@ pub struct FileReader {
     mapping: Mapping,
     entries: Vec<Entry>,
     build_id: u64,
+    pub(super) last_block: LastBlock,
 }
 
 impl FileReader {
@@ -285,7 +296,7 @@ impl FileReader {
         let mapping = Mapping::open(&path)?;
         let (entries, build_id) =
             check(mapping.bytes(), name, kind).map_err(|message| Error::format(&path, message))?;
-        Ok(Self { path, mapping, entries, build_id })
+        Ok(Self { path, mapping, entries, build_id, last_block: LastBlock::default() })
     }
 
     /// The build this file belongs to.
@@ -322,23 +333,12 @@ impl FileReader {
         }
     }
 
-    /// The `idx`-th text of the two sections of [`super::texts`].
-    ///
-    /// # Errors
-    /// [`Error::Format`] when `idx` is out of range or the bytes are damaged.
-    pub fn text(&self, idx: usize) -> Result<&str> {
-        let offsets = self.values::<u64>(super::texts::OFFSETS)?;
-        let bytes = self.values::<u8>(super::texts::BYTES)?;
-        let range = offsets.get(idx).zip(offsets.get(idx + 1)).map(|(&start, &end)| start as usize..end as usize);
-        range
-            .and_then(|range| bytes.get(range))
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .ok_or_else(|| self.fault(super::texts::BYTES, &format!("holds no text {idx}")))
-    }
-
-    /// Number of texts of the two sections of [`super::texts`].
-    pub fn num_texts(&self) -> Result<usize> {
-        Ok(self.values::<u64>(super::texts::OFFSETS)?.len().saturating_sub(1))
+    /// The `len` numbers of `width` bytes of a section, in place; see [`super::packed`].
+    pub fn packed(&self, section: Section, width: u8, len: usize) -> Result<Packed<'_>> {
+        let bytes = self.values(section)?;
+        Packed::new(bytes, width, len).ok_or_else(|| {
+            self.fault(section, &format!("has {} bytes, expected {len} numbers of {width} bytes", bytes.len()))
+        })
     }
 
     /// Hashes every section and checks the gaps between them.
@@ -364,7 +364,7 @@ impl FileReader {
         Ok(())
     }
 
-    fn fault(&self, section: Section, message: &str) -> Error {
+    pub(super) fn fault(&self, section: Section, message: &str) -> Error {
         Error::format(&self.path, format!("section {}.{} {message}", section.tag, section.index))
     }
 }
@@ -411,7 +411,7 @@ mod tests {
     fn written(root: &Path) -> Vec<u8> {
         let mut writer = FileWriter::create(root, "tables/a.bin", FileKind::Table, 7, 3).unwrap();
         writer.values(Section::new(1), &[1u32, 2, 3]).unwrap();
-        writer.texts(&["one", "", "três"]).unwrap();
+        writer.texts(["one", "", "três"]).unwrap();
         writer.finish().unwrap();
         std::fs::read(root.join("tables/a.bin")).unwrap()
     }
@@ -422,8 +422,8 @@ mod tests {
         written(root.path());
         let file = FileReader::open(root.path(), "tables/a.bin", FileKind::Table).unwrap();
         assert_eq!(file.exactly::<u32>(Section::new(1), 3).unwrap(), [1, 2, 3]);
-        let texts: Vec<&str> = (0..file.num_texts().unwrap()).map(|idx| file.text(idx).unwrap()).collect();
-        assert_eq!((texts.as_slice(), file.build_id()), (["one", "", "três"].as_slice(), 7));
+        let texts: Vec<String> = (0..file.num_texts().unwrap()).map(|idx| file.text(idx).unwrap()).collect();
+        assert_eq!((texts, file.build_id()), (["one", "", "três"].map(String::from).to_vec(), 7));
         assert!(file.text(3).is_err() && file.values::<u32>(Section::new(9)).is_err());
         assert!(file.exactly::<u32>(Section::new(1), 4).is_err());
         file.verify().unwrap();

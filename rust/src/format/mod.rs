@@ -1,50 +1,54 @@
 //! The only room that knows bytes: every binary file of a processed database is written and read here.
 //!
 //! A file is a 64-byte header, a table of sections, and the sections, each 64-byte aligned and hashed. What the
-//! sections mean is laid out once per kind of file: [`record`] for the rows of a table, [`graph`], [`task`],
-//! [`texts`] and [`vectors`]. Implements `documentation/format.md`.
+//! sections mean is laid out once per kind of file: [`record`] for the rows of a table and its keys in [`table`],
+//! [`graph`], [`task`], [`texts`] and [`vectors`]; [`packed`] is how whole numbers lie in most of them. Implements `documentation/format.md`.
 
 mod file;
+mod keys;
 mod mmap;
+pub mod packed;
 pub mod record;
+mod text;
 
 pub use file::{FileKind, FileReader, FileWriter, Section, SectionWriter, hash_file};
+pub use keys::{Key, Keys, num_key_sections};
 pub(crate) use mmap::prefetch_read;
+pub use text::TextWriter;
 
 /// The version of the format this build writes and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Sections of a table file.
 pub mod table {
     use super::Section;
 
-    /// `[num_rows, stride]` bytes; the rows, laid out by [`super::record::RecordLayout`].
+    /// `[num_rows, stride]` bytes, then [`super::packed::TAIL`] zero bytes; the rows, laid out by
+    /// [`super::record::RecordLayout`].
     pub const RECORDS: Section = Section::new(1);
-    /// `[num_rows]` i64 or u64 primary keys (kinds int and uint).
-    pub const KEY_VALUES: Section = Section::new(2);
-    /// `[num_rows + 1]` u64 ends of the primary keys in `KEY_BYTES` (kind string), starting with 0.
-    pub const KEY_OFFSETS: Section = Section::new(3);
+    /// `[3]` u64: least key (integers), bytes of a number in `KEY_VALUES`, 1 where rows are in the order of their keys.
+    pub const KEY_SHAPE: Section = Section::new(2);
+    /// Packed. Integers: distance of each row's key to the least, empty where that is the row's number. Strings: ends
+    /// of the keys in `KEY_BYTES`, starting with 0.
+    pub const KEY_VALUES: Section = Section::new(3);
     /// UTF-8 bytes of the primary keys (kind string).
     pub const KEY_BYTES: Section = Section::new(4);
-    /// `[num_rows]` u32 rows in ascending order of their primary keys.
+    /// Packed: rows in ascending order of their primary keys; empty where that is their own order.
     pub const KEY_ORDER: Section = Section::new(5);
-
-    /// Ascending vocabulary ids a categorical or text column takes, u32; `column` counts the table's columns.
-    pub const fn categories(column: u32) -> Section {
-        Section::of(6, column)
-    }
+    /// u32: distinct z-scores and vocabulary ids of the columns that have a dictionary.
+    pub const VALUES: Section = Section::new(6);
 }
 
 /// Sections of `graph.bin`: the children of every row, per foreign key.
 pub mod graph {
     use super::Section;
 
-    /// `[edges]` u32 child rows, grouped by parent (the parent's record says where), sorted by (time, row).
+    /// `[edges]` packed child rows, grouped by parent (the parent's record says where), sorted by (time, row).
     pub const fn indices(foreign_key: u32) -> Section {
         Section::of(1, foreign_key)
     }
 
-    /// `[edges]` i64 times of those children, microseconds; see [`super::record::Record::time`].
+    /// `[edges]` packed times of those children, numbered as in their records.
     pub const fn times(foreign_key: u32) -> Section {
         Section::of(2, foreign_key)
     }
@@ -82,9 +86,9 @@ pub mod task {
 pub mod texts {
     use super::Section;
 
-    /// `[texts + 1]` u64 ends in `BYTES`, starting with 0.
-    pub const OFFSETS: Section = Section::new(20);
-    /// UTF-8 bytes.
+    /// `[blocks + 1, 3]` u64: texts, bytes in `BYTES` and decompressed bytes before each block, then in all.
+    pub const BLOCKS: Section = Section::new(20);
+    /// The compressed blocks, one after the other.
     pub const BYTES: Section = Section::new(21);
 }
 

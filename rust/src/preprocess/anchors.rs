@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use hashbrown::HashMap;
-
-use crate::database::{Key, table_layout};
+use crate::database::table_layout;
 use crate::error::{Error, Result};
 use crate::format::record::{ALWAYS_VISIBLE, NEVER_VISIBLE, Record, RecordLayout};
-use crate::format::{FileKind, FileReader, table};
+use crate::format::{FileKind, FileReader, Key, Keys, table};
 use crate::manifest::{KeyKind, Manifest, TableManifest};
 
 /// The encoded table of a task's entities.
@@ -27,7 +25,8 @@ impl AnchorTable {
             num_rows: table.num_rows as usize,
             key_kind: table.key_kind,
         };
-        anchor.words()?;
+        anchor.bytes()?;
+        anchor.keys()?;
         Ok(anchor)
     }
 
@@ -36,14 +35,17 @@ impl AnchorTable {
         self.num_rows
     }
 
-    fn words(&self) -> Result<&[u32]> {
-        self.file.exactly(table::RECORDS, self.num_rows * self.layout.stride())
+    fn bytes(&self) -> Result<(&[u8], &[u32])> {
+        let values = self.file.values(table::VALUES)?;
+        let len = self.layout.section_len(self.num_rows).filter(|_| self.layout.fits(values.len()));
+        let len = len.ok_or_else(|| Error::format(self.file.path(), "the rows are not those of the table"))?;
+        Ok((self.file.exactly(table::RECORDS, len)?, values))
     }
 
     /// Every row in order.
     pub(super) fn records(&self) -> Result<impl Iterator<Item = Record<'_>>> {
-        // a table without columns and links still has a time, so no stride is 0
-        Ok(self.words()?.chunks_exact(self.layout.stride()).map(|words| self.layout.read(words)))
+        let (bytes, values) = self.bytes()?;
+        Ok((0..self.num_rows).map(move |row| self.layout.read(&bytes[row * self.layout.stride()..], values)))
     }
 
     /// The time of each row as a seed's observation time: its own, else the end of time.
@@ -53,42 +55,15 @@ impl AnchorTable {
 
     /// The primary key of a row as text; the number of the row where the table has no keys.
     pub(super) fn key_text(&self, row: usize) -> Result<String> {
-        Ok(match self.key_kind {
-            KeyKind::None => row.to_string(),
-            KeyKind::Int => self.ints()?[row].to_string(),
-            KeyKind::Uint => self.uints()?[row].to_string(),
-            KeyKind::String => self.string(row)?.to_owned(),
-        })
+        match self.keys()? {
+            None => Ok(row.to_string()),
+            Some(keys) => Ok(key_text(&keys.key(row)?)),
+        }
     }
 
-    /// Rows by their primary keys.
-    pub(super) fn rows_by_key(&self) -> Result<RowsByKey<'_>> {
-        let rows = 0..self.num_rows as u32;
-        Ok(match self.key_kind {
-            KeyKind::None => RowsByKey::None,
-            KeyKind::Int => RowsByKey::Int(self.ints()?.iter().copied().zip(rows).collect()),
-            KeyKind::Uint => RowsByKey::Uint(self.uints()?.iter().copied().zip(rows).collect()),
-            KeyKind::String => {
-                RowsByKey::String(rows.map(|row| Ok((self.string(row as usize)?, row))).collect::<Result<_>>()?)
-            }
-        })
-    }
-
-    fn ints(&self) -> Result<&[i64]> {
-        self.file.exactly(table::KEY_VALUES, self.num_rows)
-    }
-
-    fn uints(&self) -> Result<&[u64]> {
-        self.file.exactly(table::KEY_VALUES, self.num_rows)
-    }
-
-    fn string(&self, row: usize) -> Result<&str> {
-        let ends = self.file.exactly::<u64>(table::KEY_OFFSETS, self.num_rows + 1)?;
-        self.file
-            .values::<u8>(table::KEY_BYTES)?
-            .get(ends[row] as usize..ends[row + 1] as usize)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .ok_or_else(|| Error::format(self.file.path(), format!("the key of row {row} is damaged")))
+    /// The primary keys of the rows; `None` where the table has none.
+    pub(super) fn keys(&self) -> Result<Option<Keys<'_>>> {
+        self.file.keys(self.key_kind, self.num_rows)
     }
 }
 
@@ -97,33 +72,6 @@ pub(super) fn observation_time(row_time: i64) -> i64 {
     match row_time {
         ALWAYS_VISIBLE | NEVER_VISIBLE => i64::MAX,
         time => time,
-    }
-}
-
-/// Rows by their primary keys; keys are compared exactly.
-pub(super) enum RowsByKey<'a> {
-    /// The table has no keys.
-    None,
-    /// Signed integers.
-    Int(HashMap<i64, u32>),
-    /// Unsigned integers.
-    Uint(HashMap<u64, u32>),
-    /// Strings.
-    String(HashMap<&'a str, u32>),
-}
-
-impl RowsByKey<'_> {
-    /// The row of a key; a key of another kind has none.
-    pub(super) fn find(&self, key: &Key) -> Option<u32> {
-        match (self, key) {
-            (Self::Int(rows), Key::Int(key)) => rows.get(key),
-            (Self::Int(rows), Key::Uint(key)) => rows.get(&i64::try_from(*key).ok()?),
-            (Self::Uint(rows), Key::Uint(key)) => rows.get(key),
-            (Self::Uint(rows), Key::Int(key)) => rows.get(&u64::try_from(*key).ok()?),
-            (Self::String(rows), Key::String(key)) => rows.get(key.as_str()),
-            (Self::None | Self::Int(_) | Self::Uint(_) | Self::String(_), _) => None,
-        }
-        .copied()
     }
 }
 

@@ -12,7 +12,6 @@ use arrow_array::{Array, PrimitiveArray};
 use arrow_schema::DataType;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::decode::{hex, shorten, utf8};
@@ -20,7 +19,7 @@ use super::kind::ValueKind;
 use super::source::TableSource;
 use crate::csr::NO_PARENT;
 use crate::error::{Error, Result};
-use crate::format::{FileWriter, table};
+use crate::format::FileWriter;
 use crate::manifest::KeyKind;
 
 /// One key, as a file holds it.
@@ -361,37 +360,19 @@ impl KeyIndex {
         }
     }
 
-    /// Sections that [`KeyIndex::write`] writes.
-    pub(super) fn num_sections(&self) -> usize {
-        if self.key_kind() == KeyKind::String { 3 } else { 2 }
-    }
-
     /// Writes the keys of the rows and the rows in the order of their keys.
     pub(super) fn write(self, writer: &mut FileWriter) -> Result<()> {
         match self {
-            Self::Dense { min, rows, .. } => {
-                let order: Vec<u32> = rows.iter().copied().filter(|&row| row != NO_PARENT).collect();
-                let mut keys = vec![0u64; order.len()];
-                for (position, &row) in rows.iter().enumerate().filter(|(_, row)| **row != NO_PARENT) {
+            Self::Dense { is_unsigned, min, rows } => {
+                let known = || rows.iter().enumerate().filter(|(_, row)| **row != NO_PARENT);
+                let mut keys = vec![0u64; known().count()];
+                for (position, &row) in known() {
                     keys[row as usize] = min.wrapping_add(position as u64);
                 }
-                writer.values(table::KEY_VALUES, &keys)?;
-                writer.values(table::KEY_ORDER, &order)
+                writer.integer_keys(&keys, is_unsigned)
             }
-            Self::Sparse { is_unsigned, keys, .. } => {
-                let mut order: Vec<u32> = (0..keys.len() as u32).collect();
-                let flip = if is_unsigned { 0 } else { 1 << 63 };
-                order.par_sort_unstable_by_key(|&row| keys[row as usize] ^ flip);
-                writer.values(table::KEY_VALUES, &keys)?;
-                writer.values(table::KEY_ORDER, &order)
-            }
-            Self::Text { ends, bytes, .. } => {
-                let mut order: Vec<u32> = (0..ends.len() as u32 - 1).collect();
-                order.par_sort_unstable_by_key(|&row| text_key(&ends, &bytes, row as usize));
-                writer.values(table::KEY_OFFSETS, &ends)?;
-                writer.values(table::KEY_BYTES, &bytes)?;
-                writer.values(table::KEY_ORDER, &order)
-            }
+            Self::Sparse { is_unsigned, keys, .. } => writer.integer_keys(&keys, is_unsigned),
+            Self::Text { ends, bytes, .. } => writer.string_keys(&ends, &bytes),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod anchors;
 mod decode;
+mod encodings;
 mod files;
 mod fingerprint;
 mod graph;
@@ -22,6 +23,7 @@ mod records;
 mod report;
 mod seeds;
 mod source;
+mod spool;
 mod staged;
 mod stats;
 mod summary;
@@ -34,18 +36,20 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use self::graph::{ChildLists, Holder};
 use self::keys::KeyIndex;
 use self::link::{ParentRows, RowTimes};
-use self::records::{TablePlan, Tally};
+use self::records::{TablePlan, Written};
 use self::report::Found;
 use self::source::TableSource;
-use self::stats::{Moments, ZScore};
-use self::summary::Summary;
+use self::stats::Moments;
+use self::summary::Summaries;
 use self::vocabulary::Vocabulary;
 use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result};
-use crate::format::record::{ALWAYS_VISIBLE, RecordLayout};
-use crate::format::{FileKind, FileWriter, texts};
+use crate::format::packed::TimeCodes;
+use crate::format::record::{ALWAYS_VISIBLE, NEVER_VISIBLE};
+use crate::format::{FileKind, FileWriter};
 use crate::manifest::{TableManifest, TimeStatistics};
 use crate::schema::{Schema, file_stem};
 use crate::stype::Stype;
@@ -126,7 +130,34 @@ struct Table<'a> {
     key: Option<KeyIndex>,
     times: RowTimes,
     parents: Vec<ParentRows>,
-    summaries: Vec<Option<Summary>>,
+    summaries: Summaries,
+    /// How the times of the rows are numbered, once they are.
+    codes: TimeCodes,
+    /// The number of each row's time, which then replaces it; empty where the table has no times.
+    time_codes: Vec<u64>,
+}
+
+impl Table<'_> {
+    /// Replaces the times of the rows by their numbers.
+    fn number_times(&mut self) {
+        let times = std::mem::take(&mut self.times.times);
+        let described = self.source.table;
+        let temporal =
+            described.columns.iter().position(|column| described.temporal_column.as_ref() == Some(&column.name));
+        let Some(column) = temporal else { return };
+        let visible = if described.null_time_visible { ALWAYS_VISIBLE } else { NEVER_VISIBLE };
+        let null_time = (self.times.nulls > 0).then_some(visible);
+        self.codes = TimeCodes::new(self.summaries.columns[column].and_then(|summary| summary.grid), null_time);
+        if self.codes.width > 0 {
+            let code = self.codes.coder();
+            let number = |time: i64| code(if time == decode::NO_TIME { visible } else { time });
+            self.time_codes = times.into_iter().map(number).collect();
+        }
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder { num_rows: self.source.num_rows, codes: self.codes, times: &self.time_codes, keys: &self.parents }
+    }
 }
 
 fn encode_in_pool(
@@ -145,19 +176,15 @@ fn encode_in_pool(
     let mut tables = read_keys_and_times(sources, progress)?;
     link(&mut tables, options.strict)?;
     for table in &mut tables {
-        table.summaries = summary::summarise(&table.source, &table.times, options.stats_until)?;
-        if table.source.table.null_time_visible {
-            let unknown = table.times.times.iter_mut().filter(|time| **time == decode::NO_TIME);
-            unknown.for_each(|time| *time = ALWAYS_VISIBLE);
-        }
+        let most_numbers = records::most_distinct(table.source.num_rows);
+        table.summaries = summary::summarise(&table.source, &table.times, options.stats_until, most_numbers)?;
+        table.number_times();
     }
-    let graph_input: Vec<(&[i64], &[ParentRows])> =
-        tables.iter().map(|table| (table.times.times.as_slice(), table.parents.as_slice())).collect();
-    let num_rows: Vec<usize> = tables.iter().map(|table| table.source.num_rows).collect();
-    let indptrs = graph::write_graph(staging, build, &graph_input, &num_rows)?;
-    let (tallies, key_kinds, num_encoded) = write_tables(staging, build, &mut tables, &indptrs, progress)?;
+    let holders: Vec<Holder<'_>> = tables.iter().map(Table::holder).collect();
+    let children = graph::write_graph(staging, build, &holders)?;
+    let (written, key_kinds, num_encoded) = write_tables(staging, build, &mut tables, &children, progress)?;
 
-    let found = Found { schema, tables: &tables, tallies: &tallies, key_kinds: &key_kinds };
+    let found = Found { schema, tables: &tables, written: &written, children: &children, key_kinds: &key_kinds };
     warnings.extend(found.warnings());
     let time = time_statistics(&tables);
     let report =
@@ -184,7 +211,8 @@ fn read_keys_and_times<'a>(sources: Vec<TableSource<'a>>, progress: Progress<'_>
         let key = source.table.primary_key.as_ref().and_then(|key| columns.iter().position(|c| c.name == *key));
         let key = key.map(|column| KeyIndex::build(&source, column)).transpose()?;
         let times = link::read_times(&source)?;
-        Ok(Table { source, key, times, parents: Vec::new(), summaries: Vec::new() })
+        let (summaries, codes) = (Summaries::default(), TimeCodes::NONE);
+        Ok(Table { source, key, times, parents: Vec::new(), summaries, codes, time_codes: Vec::new() })
     };
     let tables: Vec<Result<Table<'a>>> = sources.into_par_iter().map(read).collect();
     tables.into_iter().collect()
@@ -219,45 +247,42 @@ fn link(tables: &mut [Table<'_>], strict: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes the files of all tables and the vocabulary; answers the tallies per table, how keys are stored, and the
+/// Writes the files of all tables and the vocabulary; answers what was found per table, how keys are stored, and the
 /// number of texts.
 fn write_tables(
     staging: &Path,
     build: u64,
     tables: &mut [Table<'_>],
-    indptrs: &[Vec<u32>],
+    lists: &[ChildLists],
     progress: Progress<'_>,
-) -> Result<(Vec<Vec<Tally>>, Vec<crate::manifest::KeyKind>, u32)> {
+) -> Result<(Vec<Written>, Vec<crate::manifest::KeyKind>, u32)> {
+    let num_rows: Vec<u32> = tables.iter().map(|table| table.source.num_rows as u32).collect();
     let parents_of_keys: Vec<usize> =
         tables.iter().flat_map(|table| &table.parents).map(|parents| parents.parent.idx()).collect();
     let mut vocabulary = Vocabulary::new();
-    let (mut tallies, mut key_kinds) = (Vec::new(), Vec::new());
+    let (mut written, mut key_kinds) = (Vec::new(), Vec::new());
     for (id, table) in tables.iter_mut().enumerate() {
         let key = table.key.take();
         key_kinds.push(key.as_ref().map_or(crate::manifest::KeyKind::None, KeyIndex::key_kind));
-        let children = parents_of_keys.iter().zip(indptrs).filter(|(parent, _)| **parent == id);
-        let children: Vec<&[u32]> = children.map(|(_, indptr)| indptr.as_slice()).collect();
-        let stypes: Vec<Stype> = table.source.table.encoded().map(|(_, stype)| stype).collect();
-        let scale = |summary: &Option<Summary>| {
-            let moments = summary.map_or(Moments::EMPTY, |summary| summary.moments);
-            ZScore::new(moments.mean(), moments.std())
-        };
+        let children = parents_of_keys.iter().zip(lists).filter(|(parent, _)| **parent == id);
         let plan = TablePlan {
-            layout: RecordLayout::new(&stypes, table.parents.len(), children.len()),
             source: &table.source,
-            times: &table.times.times,
+            codes: table.codes,
+            times: &table.time_codes,
+            has_null_times: table.times.nulls > 0,
             parents: &table.parents,
-            children,
-            scales: table.summaries.iter().map(scale).collect(),
+            parent_rows: table.parents.iter().map(|parents| num_rows[parents.parent.idx()]).collect(),
+            children: children.map(|(_, lists)| lists).collect(),
+            summaries: &table.summaries,
         };
         let file = table_file(&table.source.table.name);
-        tallies.push(records::write_table(&plan, key, &mut vocabulary, (staging, &file, build), progress)?);
+        written.push(records::write_table(&plan, key, &mut vocabulary, (staging, &file, build), progress)?);
     }
     let mut writer = FileWriter::create(staging, VOCABULARY_FILE, FileKind::Vocabulary, build, 2)?;
-    writer.values(texts::OFFSETS, vocabulary.ends())?;
-    writer.values(texts::BYTES, vocabulary.bytes())?;
+    let texts = vocabulary.ends().windows(2).map(|ends| &vocabulary.bytes()[ends[0] as usize..ends[1] as usize]);
+    writer.texts(texts)?;
     writer.finish()?;
-    Ok((tallies, key_kinds, vocabulary.len() as u32))
+    Ok((written, key_kinds, vocabulary.len() as u32))
 }
 
 /// The path of a table's file within the database.
@@ -268,7 +293,7 @@ fn table_file(name: &str) -> String {
 /// Statistics over all timestamp columns, in the order of their ids.
 fn time_statistics(tables: &[Table<'_>]) -> TimeStatistics {
     let timestamps = tables.iter().flat_map(|table| {
-        let columns = table.source.table.columns.iter().zip(&table.summaries);
+        let columns = table.source.table.columns.iter().zip(&table.summaries.columns);
         columns.filter(|(column, _)| column.stype == Some(Stype::Timestamp)).filter_map(|(_, summary)| *summary)
     });
     let all = timestamps.map(|summary| summary.moments).fold(Moments::EMPTY, Moments::merge);

@@ -68,7 +68,7 @@ fn embedder(root: &Path) -> Result<Option<serde_json::Value>> {
             continue;
         }
         let file = FileReader::open(root, which.file(), FileKind::Vectors)?;
-        let maker: serde_json::Value = serde_json::from_str(file.text(0)?)
+        let maker: serde_json::Value = serde_json::from_str(&file.text(0)?)
             .map_err(|error| Error::format(file.path(), format!("the embedder is damaged: {error}")))?;
         match &found {
             Some((_, other)) if *other != maker => {

@@ -1,4 +1,5 @@
-//! The rows of a table: read block by block, encoded in parallel, written in order: `tables/<table>.bin`.
+//! The rows of a table, in two passes: texts, booleans and identifiers are read and kept, then the layout is known and
+//! the rest is read and everything encoded, in parallel, and written in order: `tables/<table>.bin`.
 
 use std::path::Path;
 
@@ -8,15 +9,23 @@ use rayon::prelude::*;
 
 use super::Progress;
 use super::decode::{NO_BOOLEAN, NO_TIME, booleans, categories, moments, numbers, texts};
+use super::encodings::{Coder, Encodings};
+use super::graph::ChildLists;
 use super::keys::KeyIndex;
 use super::link::{ParentRows, bad_cell};
 use super::source::{Chunk, Reader, TableSource};
-use super::stats::ZScore;
+use super::spool::{Numbers, Spool, Spooled};
+use super::summary::Summaries;
 use super::vocabulary::{BatchTexts, Categories, NO_TEXT, Vocabulary};
+use crate::csr::NO_PARENT;
 use crate::error::Result;
-use crate::format::record::{ALWAYS_VISIBLE, Cell, NEVER_VISIBLE, RecordLayout};
-use crate::format::{FileKind, FileWriter, table};
+use crate::format::packed::{TAIL, TimeCodes};
+use crate::format::record::{CellEncoding, Field, RecordLayout, RecordShape};
+use crate::format::{FileKind, FileWriter, num_key_sections, table};
+use crate::manifest::KeyKind;
 use crate::stype::Stype;
+
+pub(super) use super::encodings::most_distinct;
 
 /// Bytes of records one worker encodes before it turns to other columns; fits the second-level cache.
 const WORK_BYTES: usize = 256 << 10;
@@ -24,15 +33,20 @@ const WORK_BYTES: usize = 256 << 10;
 /// Everything that is known of a table before its rows are written.
 pub(super) struct TablePlan<'a> {
     pub(super) source: &'a TableSource<'a>,
-    pub(super) layout: RecordLayout,
-    /// The time of each row.
-    pub(super) times: &'a [i64],
+    /// How the times of the rows are numbered.
+    pub(super) codes: TimeCodes,
+    /// The number of each row's time; empty where the table has no times.
+    pub(super) times: &'a [u64],
+    /// Some row has no time, though others have.
+    pub(super) has_null_times: bool,
     /// The table's foreign keys.
     pub(super) parents: &'a [ParentRows],
+    /// Rows of the tables they point to.
+    pub(super) parent_rows: Vec<u32>,
     /// Where the children of each row lie, per foreign key that points to the table.
-    pub(super) children: Vec<&'a [u32]>,
-    /// The scale of each described column; used for numerical ones.
-    pub(super) scales: Vec<ZScore>,
+    pub(super) children: Vec<&'a ChildLists>,
+    /// What was seen of the described columns.
+    pub(super) summaries: &'a Summaries,
 }
 
 /// What was counted while the cells of one column were written.
@@ -45,16 +59,26 @@ pub(super) struct Tally {
     pub(super) categories: Categories,
 }
 
-/// Where the cells of an encoded column come from.
+/// What was found of the described columns of a table.
+pub(super) struct Written {
+    pub(super) tallies: Vec<Tally>,
+    pub(super) encodings: Vec<CellEncoding>,
+}
+
+/// Where the cells of a described column come from.
 #[derive(Clone, Copy)]
 enum CellSource {
+    /// The column is not encoded.
+    Ignored,
     /// Every row has a primary key.
     PrimaryKey,
     /// Rows have the foreign key unless it is null.
     ForeignKey(usize),
     /// The rows' own times.
     Time,
-    /// Read again, as one of the columns of a block.
+    /// Read before the layout is known, as one of the columns of a kept block.
+    Kept(usize),
+    /// Read when the layout is known, as one of the columns of a block.
     Read(usize),
 }
 
@@ -82,97 +106,144 @@ struct Block {
     columns: Vec<Decoded>,
 }
 
-/// Writes a table's file; answers a tally per described column.
+/// One column of a block that was kept: per row 0 for null, else one more than its number.
+#[derive(Clone, Copy)]
+struct Kept {
+    rows: Spooled,
+    /// Vocabulary ids by their number.
+    ids: Spooled,
+}
+
+/// One column of a block, ready to be encoded.
+enum Ready<'a> {
+    /// Per row, and what to store for each number.
+    Kept(Numbers, Vec<u64>),
+    Read(&'a Values),
+}
+
+/// Where the cells of every described column come from, and the columns to read in each of the two passes.
+struct Sources {
+    columns: Vec<CellSource>,
+    kept: Vec<usize>,
+    read: Vec<usize>,
+}
+
+/// Writes a table's file.
 pub(super) fn write_table(
     plan: &TablePlan<'_>,
     key: Option<KeyIndex>,
     vocabulary: &mut Vocabulary,
     place: (&Path, &str, u64),
     progress: Progress<'_>,
-) -> Result<Vec<Tally>> {
-    let (staging, name, build_id) = place;
-    let described = &plan.source.table.columns;
-    let (sources, read) = plan.cell_sources();
-    let holds_texts = |stype| matches!(stype, Stype::Categorical | Stype::Text);
-    let num_texts = plan.source.table.encoded().filter(|(_, stype)| holds_texts(*stype)).count();
-    let sections = 1 + key.as_ref().map_or(0, KeyIndex::num_sections) + num_texts;
-    let mut writer = FileWriter::create(staging, name, FileKind::Table, build_id, sections)?;
-    let mut tallies: Vec<Tally> = described.iter().map(|_| Tally::default()).collect();
+) -> Result<Written> {
+    let (staging, file, build_id) = place;
+    let (name, num_rows) = (&plan.source.table.name, plan.source.num_rows as u64);
+    let mut tallies: Vec<Tally> = plan.source.table.columns.iter().map(|_| Tally::default()).collect();
     plan.tally_keys(&mut tallies);
+    let sources = plan.cell_sources();
+    progress(name, 0, num_rows)?;
+    // a table takes two passes, the first of which is over when half of the rows are said to be done
+    let done = |rows_of_passes: u64| progress(name, rows_of_passes / 2, num_rows);
 
-    let mut records = writer.section(table::RECORDS)?;
-    let mut words = Vec::new();
-    let mut blocks = Blocks::new(plan.source, &read);
-    let mut block = blocks.next_block()?;
-    progress(&plan.source.table.name, 0, plan.source.num_rows as u64)?;
-    while let Some(current) = block {
-        let (next, written) = rayon::join(
-            || blocks.next_block(),
-            || {
-                let ids = adopt(&current, &read, vocabulary, &mut tallies)?;
-                plan.encode(&current, &sources, &ids, &mut words);
-                records.append(bytemuck::cast_slice(&words))?;
-                let done = current.first_row + current.num_rows;
-                progress(&plan.source.table.name, done as u64, plan.source.num_rows as u64)
-            },
-        );
-        written?;
-        block = next?;
+    let mut spool = Spool::new(staging);
+    let mut kept = Vec::new();
+    if !sources.kept.is_empty() {
+        each_block(plan.source, &sources.kept, |block| {
+            kept.push(keep(block, &sources.kept, vocabulary, &mut tallies, &mut spool)?);
+            done((block.first_row + block.num_rows) as u64)
+        })?;
     }
+    let encodings = plan.encodings(&sources, &mut tallies);
+    let encoder = Encoder { plan, layout: plan.layout(&encodings, &sources), encodings, sources };
+
+    let sections = 2 + num_key_sections(key.as_ref().map_or(KeyKind::None, KeyIndex::key_kind));
+    let mut writer = FileWriter::create(staging, file, FileKind::Table, build_id, sections)?;
+    let mut records = writer.section(table::RECORDS)?;
+    let (mut bytes, mut kept) = (Vec::new(), kept.into_iter());
+    each_block(plan.source, &encoder.sources.read, |block| {
+        count(block, &encoder.sources.read, &mut tallies);
+        let columns = encoder.ready(block, &kept.next().unwrap_or_default(), &mut spool)?;
+        encoder.encode(block, &columns, &mut bytes);
+        records.append(&bytes)?;
+        done(num_rows + (block.first_row + block.num_rows) as u64)
+    })?;
+    records.append(&[0; TAIL])?;
     records.close();
     if let Some(key) = key {
         key.write(&mut writer)?;
     }
-    let encoded = described.iter().enumerate().filter_map(|(column, description)| Some((column, description.stype?)));
-    for (position, (column, stype)) in encoded.enumerate() {
-        if holds_texts(stype) {
-            writer.values(table::categories(position as u32), tallies[column].categories.sorted())?;
-        }
-    }
+    writer.values(table::VALUES, &encoder.encodings.values)?;
     writer.finish()?;
-    Ok(tallies)
+    Ok(Written { tallies, encodings: encoder.encodings.cells })
 }
 
-/// Takes the texts of a block into the vocabulary and its counts into the tallies; answers the vocabulary ids of each
-/// column's texts.
-fn adopt(block: &Block, read: &[usize], vocabulary: &mut Vocabulary, tallies: &mut [Tally]) -> Result<Vec<Vec<u32>>> {
-    let mut ids = Vec::with_capacity(block.columns.len());
-    for (decoded, &column) in block.columns.iter().zip(read) {
+/// Adds the counts of a block to the tallies.
+fn count(block: &Block, columns: &[usize], tallies: &mut [Tally]) {
+    for (decoded, &column) in block.columns.iter().zip(columns) {
         let tally = &mut tallies[column];
         tally.nulls += decoded.nulls;
         tally.unusable += decoded.unusable;
         tally.true_count += decoded.true_count;
-        ids.push(match &decoded.values {
-            Values::Texts(batch) => vocabulary.adopt(batch)?,
-            _ => Vec::new(),
-        });
-        tally.categories.extend(ids.last().map_or(&[], Vec::as_slice));
     }
-    Ok(ids)
+}
+
+/// Takes the texts of a block into the vocabulary and its counts into the tallies, and keeps its cells.
+fn keep(
+    block: &Block,
+    columns: &[usize],
+    vocabulary: &mut Vocabulary,
+    tallies: &mut [Tally],
+    spool: &mut Spool,
+) -> Result<Vec<Kept>> {
+    count(block, columns, tallies);
+    let mut kept = Vec::with_capacity(columns.len());
+    for (decoded, &column) in block.columns.iter().zip(columns) {
+        let mut ids = Vec::new();
+        let rows = match &decoded.values {
+            Values::Identifiers(None) => spool.append(std::iter::empty())?,
+            Values::Identifiers(Some(nulls)) => spool.append(nulls.iter().map(u64::from))?,
+            Values::Booleans(booleans) => spool.append(booleans.iter().map(|&value| match value {
+                NO_BOOLEAN => 0,
+                value => u64::from(value) + 1,
+            }))?,
+            Values::Texts(batch) => {
+                ids = vocabulary.adopt(batch)?;
+                spool.append(batch.ids.iter().map(|&id| if id == NO_TEXT { 0 } else { u64::from(id) + 1 }))?
+            }
+            Values::Numbers(_) | Values::Moments(_) => unreachable!("read when the layout is known"),
+        };
+        tallies[column].categories.extend(&ids);
+        kept.push(Kept { rows, ids: spool.append(ids.iter().map(|&id| u64::from(id)))? });
+    }
+    Ok(kept)
 }
 
 impl TablePlan<'_> {
-    /// Where the cells of each encoded column come from, and the columns that must be read.
-    fn cell_sources(&self) -> (Vec<(Stype, usize, CellSource)>, Vec<usize>) {
+    fn cell_sources(&self) -> Sources {
         let table = self.source.table;
-        let mut read = Vec::new();
-        let mut sources = Vec::new();
+        let mut sources = Sources { columns: Vec::new(), kept: Vec::new(), read: Vec::new() };
         for (column, description) in table.columns.iter().enumerate() {
-            let Some(stype) = description.stype else { continue };
             let is = |role: &Option<String>| role.as_ref() == Some(&description.name);
-            let source = if is(&table.primary_key) {
-                CellSource::PrimaryKey
-            } else if let Some(slot) = self.parents.iter().position(|parents| parents.column == column) {
-                CellSource::ForeignKey(slot)
-            } else if is(&table.temporal_column) {
-                CellSource::Time
-            } else {
-                read.push(column);
-                CellSource::Read(read.len() - 1)
+            let source = match description.stype {
+                None => CellSource::Ignored,
+                Some(_) if is(&table.primary_key) => CellSource::PrimaryKey,
+                Some(stype) => {
+                    if let Some(slot) = self.parents.iter().position(|parents| parents.column == column) {
+                        CellSource::ForeignKey(slot)
+                    } else if is(&table.temporal_column) {
+                        CellSource::Time
+                    } else if matches!(stype, Stype::Numerical | Stype::Timestamp) {
+                        sources.read.push(column);
+                        CellSource::Read(sources.read.len() - 1)
+                    } else {
+                        sources.kept.push(column);
+                        CellSource::Kept(sources.kept.len() - 1)
+                    }
+                }
             };
-            sources.push((stype, column, source));
+            sources.columns.push(source);
         }
-        (sources, read)
+        sources
     }
 
     /// Counts the nulls of columns that are not read again.
@@ -185,110 +256,241 @@ impl TablePlan<'_> {
         }
     }
 
-    fn encode(&self, block: &Block, sources: &[(Stype, usize, CellSource)], ids: &[Vec<u32>], words: &mut Vec<u32>) {
-        let stride = self.layout.stride();
-        words.clear();
-        words.resize(block.num_rows * stride, 0);
-        let rows_at_once = (WORK_BYTES / (stride * size_of::<u32>())).clamp(1, block.num_rows.max(1));
-        words.par_chunks_mut(rows_at_once * stride).enumerate().for_each(|(part, words)| {
-            let start = part * rows_at_once;
-            self.encode_headers(block.first_row + start, words);
-            for (position, &(_, column, source)) in sources.iter().enumerate() {
-                let records = Records { layout: &self.layout, column: position, words, stride };
-                match source {
-                    CellSource::PrimaryKey => records.set(|_| Some(Cell::Identifier)),
-                    CellSource::ForeignKey(slot) => self.encode_foreign_key(slot, block.first_row + start, records),
-                    CellSource::Time => {
-                        let times = &self.times[block.first_row + start..];
-                        let is_there = |time: &i64| *time != ALWAYS_VISIBLE && *time != NEVER_VISIBLE;
-                        records.set(|row| Some(times[row]).filter(is_there).map(Cell::Timestamp));
-                    }
-                    CellSource::Read(read) => {
-                        encode_values(&block.columns[read].values, start, self.scales[column], &ids[read], records);
-                    }
+    /// Decides how the cells of each described column are stored.
+    fn encodings(&self, sources: &Sources, tallies: &mut [Tally]) -> Encodings {
+        let mut encodings = Encodings::default();
+        let num_rows = self.source.num_rows;
+        for (column, (description, source)) in self.source.table.columns.iter().zip(&sources.columns).enumerate() {
+            let (tally, summary) = (&mut tallies[column], &self.summaries.columns[column]);
+            match (source, description.stype, summary) {
+                (CellSource::Read(_), Some(Stype::Numerical), Some(summary)) => {
+                    encodings.numbers(summary, self.summaries.numbers[column].as_deref(), num_rows);
                 }
+                (CellSource::Read(_), Some(Stype::Timestamp), Some(summary)) => encodings.moments(summary, num_rows),
+                (CellSource::Kept(_), Some(Stype::Categorical | Stype::Text), _) => {
+                    let nulls = tally.nulls;
+                    encodings.ids(tally.categories.sorted(), nulls, num_rows);
+                }
+                (CellSource::Time, ..) => encodings.nothing(description.stype, self.has_null_times),
+                (_, stype, _) => encodings.nothing(stype, tally.nulls > 0),
             }
+        }
+        encodings
+    }
+
+    fn layout(&self, encodings: &Encodings, sources: &Sources) -> RecordLayout {
+        let described = self.source.table.columns.iter().zip(&encodings.cells).zip(&sources.columns);
+        let encoded = described.filter_map(|((column, &encoding), &source)| Some((column.stype?, encoding, source)));
+        let encoded: Vec<(Stype, CellEncoding, CellSource)> = encoded.collect();
+        RecordLayout::new(&RecordShape {
+            times: self.codes,
+            temporal: encoded.iter().position(|(.., source)| matches!(source, CellSource::Time)),
+            columns: encoded.into_iter().map(|(stype, encoding, _)| (stype, encoding)).collect(),
+            parents: self.parent_rows.clone(),
+            children: self.children.iter().map(|lists| (lists.edges(), lists.most)).collect(),
+        })
+    }
+}
+
+/// Everything that is known of a table when its rows are written.
+struct Encoder<'a> {
+    plan: &'a TablePlan<'a>,
+    layout: RecordLayout,
+    encodings: Encodings,
+    sources: Sources,
+}
+
+impl Encoder<'_> {
+    /// The columns of a block, by their positions in the description; `None` for those that are not read.
+    fn ready<'b>(&self, block: &'b Block, kept: &[Kept], spool: &mut Spool) -> Result<Vec<Option<Ready<'b>>>> {
+        let mut columns = Vec::with_capacity(self.sources.columns.len());
+        for (source, coder) in self.sources.columns.iter().zip(&self.encodings.coders) {
+            columns.push(match source {
+                CellSource::Read(read) => Some(Ready::Read(&block.columns[*read].values)),
+                CellSource::Kept(position) => {
+                    let ids: Vec<u32> = spool.read(kept[*position].ids)?.packed().iter().map(|id| id as u32).collect();
+                    Some(Ready::Kept(spool.read(kept[*position].rows)?, coder.ids(&ids)))
+                }
+                _ => None,
+            });
+        }
+        Ok(columns)
+    }
+
+    /// Encodes the rows of a block.
+    fn encode(&self, block: &Block, columns: &[Option<Ready<'_>>], bytes: &mut Vec<u8>) {
+        let stride = self.layout.stride();
+        bytes.clear();
+        bytes.resize(block.num_rows * stride, 0);
+        if stride == 0 {
+            return;
+        }
+        let rows_at_once = (WORK_BYTES / stride).clamp(1, block.num_rows.max(1));
+        bytes.par_chunks_mut(rows_at_once * stride).enumerate().for_each_init(Vec::new, |scratch, (part, bytes)| {
+            scratch.clear();
+            scratch.resize(bytes.len() + TAIL, 0);
+            self.encode_rows(block.first_row, part * rows_at_once, columns, scratch);
+            bytes.copy_from_slice(&scratch[..bytes.len()]);
         });
     }
 
-    fn encode_headers(&self, first_row: usize, words: &mut [u32]) {
-        for (offset, words) in words.chunks_exact_mut(self.layout.stride()).enumerate() {
-            let row = first_row + offset;
-            let mut record = self.layout.write(words);
-            record.set_time(self.times[row]);
-            for (slot, parents) in self.parents.iter().enumerate() {
-                record.set_parent(slot, parents.rows[row]);
-            }
-            for (slot, indptr) in self.children.iter().enumerate() {
-                record.set_children(slot, indptr[row], indptr[row + 1] - indptr[row]);
+    /// Encodes the rows from the `start`-th of a block on for which `bytes` has space.
+    fn encode_rows(&self, first_row: usize, start: usize, columns: &[Option<Ready<'_>>], bytes: &mut [u8]) {
+        let (layout, row) = (&self.layout, first_row + start);
+        let mut records = Records { layout, bytes };
+        if let Some(times) = self.plan.times.get(row..) {
+            records.put(layout.time_field(), |at| times[at]);
+        }
+        for (slot, parents) in self.plan.parents.iter().enumerate() {
+            let number = |parent: u32| if parent == NO_PARENT { 0 } else { u64::from(parent) + 1 };
+            records.put(layout.parent_field(slot), |at| number(parents.rows[row + at]));
+        }
+        for (slot, lists) in self.plan.children.iter().enumerate() {
+            let (from, len) = layout.children_fields(slot);
+            records.put(from, |at| u64::from(lists.indptr[row + at]));
+            records.put(len, |at| u64::from(lists.indptr[row + at + 1] - lists.indptr[row + at]));
+        }
+        let encoded = self.sources.columns.iter().enumerate();
+        let encoded = encoded.filter(|(_, source)| !matches!(source, CellSource::Ignored));
+        for (position, (column, source)) in encoded.enumerate() {
+            match (source, &columns[column]) {
+                (CellSource::ForeignKey(slot), _) => self.encode_foreign_key(*slot, row, position, &mut records),
+                (CellSource::Time, _) => {
+                    let codes = self.plan.codes;
+                    let is_known = |code: u64| (codes.first..=codes.last).contains(&code);
+                    let times = self.plan.times.get(row..).unwrap_or(&[]);
+                    records.set(position, |at| is_known(times.get(at).copied().unwrap_or(0)).then_some(0));
+                }
+                (_, Some(Ready::Kept(rows, stored))) => {
+                    encode_kept(rows, stored, start, position, &self.encodings.coders[column], &mut records);
+                }
+                (_, Some(Ready::Read(values))) => {
+                    encode_read(values, start, position, &self.encodings.coders[column], &mut records);
+                }
+                (_, None) => records.set(position, |_| Some(0)),
             }
         }
     }
 
     /// A key that names no parent is a cell like any other: the row has an identifier, though no edge.
-    fn encode_foreign_key(&self, slot: usize, first_row: usize, records: Records<'_>) {
-        let parents = &self.parents[slot];
+    fn encode_foreign_key(&self, slot: usize, first_row: usize, position: usize, records: &mut Records<'_>) {
+        let parents = &self.plan.parents[slot];
         let mut dangling = &parents.dangling[parents.dangling.partition_point(|&row| (row as usize) < first_row)..];
-        records.set(|offset| {
+        records.set(position, |offset| {
             let row = first_row + offset;
             let is_dangling = dangling.first() == Some(&(row as u32));
             if is_dangling {
                 dangling = &dangling[1..];
             }
-            (is_dangling || parents.rows[row] != crate::csr::NO_PARENT).then_some(Cell::Identifier)
+            (is_dangling || parents.rows[row] != NO_PARENT).then_some(0)
         });
     }
 }
 
-/// One column of some records.
+fn encode_kept(
+    rows: &Numbers,
+    stored: &[u64],
+    start: usize,
+    position: usize,
+    coder: &Coder,
+    records: &mut Records<'_>,
+) {
+    let rows = rows.packed();
+    match coder {
+        // identifiers of a block without nulls are not kept
+        Coder::Nothing if rows.is_empty() => records.set(position, |_| Some(0)),
+        Coder::Nothing => records.set(position, |at| (rows.get(start + at) > 0).then_some(0)),
+        Coder::Boolean => records.set_booleans(position, |at| rows.get(start + at).checked_sub(1)),
+        _ => records.set(position, |at| rows.get(start + at).checked_sub(1).map(|number| stored[number as usize])),
+    }
+}
+
+fn encode_read(values: &Values, start: usize, position: usize, coder: &Coder, records: &mut Records<'_>) {
+    match (values, coder) {
+        (Values::Numbers(numbers), Coder::Numbers(scale)) => {
+            let numbers = &numbers[start..];
+            let score = |number: f64| u64::from(scale.of(number).to_bits());
+            records.set(position, |at| (!numbers[at].is_nan()).then(|| score(numbers[at])));
+        }
+        (Values::Numbers(numbers), Coder::KnownNumbers(known)) => {
+            let numbers = &numbers[start..];
+            records.set(position, |at| (!numbers[at].is_nan()).then(|| Coder::number(known, numbers[at])));
+        }
+        (Values::Moments(times), Coder::Moments(base, unit)) => {
+            let times = &times[start..];
+            let number = |time: i64| unit.quotient(time.wrapping_sub(*base) as u64);
+            records.set(position, |at| (times[at] != NO_TIME).then(|| number(times[at])));
+        }
+        _ => unreachable!("the coder was made for the stype of the column"),
+    }
+}
+
+/// Some records that are being written, zero at first; `bytes` is longer than they are.
 struct Records<'a> {
     layout: &'a RecordLayout,
-    column: usize,
-    words: &'a mut [u32],
-    stride: usize,
+    bytes: &'a mut [u8],
 }
 
 impl Records<'_> {
+    fn each(&mut self, mut visit: impl FnMut(usize, &mut [u8])) {
+        let stride = self.layout.stride();
+        for row in 0..(self.bytes.len() - TAIL) / stride {
+            visit(row, &mut self.bytes[row * stride..row * stride + stride + TAIL]);
+        }
+    }
+
+    /// Puts a number into a field of each record.
+    #[inline]
+    fn put(&mut self, field: Field, number: impl Fn(usize) -> u64) {
+        if !field.is_empty() {
+            self.each(|row, record| field.put(record, number(row)));
+        }
+    }
+
     /// Sets the cell of each record that has one.
     #[inline]
-    fn set(self, mut cell: impl FnMut(usize) -> Option<Cell>) {
-        for (row, words) in self.words.chunks_exact_mut(self.stride).enumerate() {
-            if let Some(cell) = cell(row) {
-                self.layout.write(words).set_cell(self.column, cell);
-            }
+    fn set(&mut self, column: usize, mut number: impl FnMut(usize) -> Option<u64>) {
+        let (field, valid) = (self.layout.cell_field(column), self.layout.valid_bit(column));
+        match (valid, field.is_empty()) {
+            (None, true) => {}
+            (None, false) => self.each(|row, record| field.put(record, number(row).unwrap_or(0))),
+            (Some(valid), _) => self.each(|row, record| {
+                if let Some(number) = number(row) {
+                    field.put(record, number);
+                    valid.put(record, true);
+                }
+            }),
         }
+    }
+
+    /// Sets the boolean cell of each record that has one.
+    fn set_booleans(&mut self, column: usize, value: impl Fn(usize) -> Option<u64>) {
+        let (bit, valid) = (self.layout.boolean_bit(column), self.layout.valid_bit(column));
+        self.each(|row, record| {
+            if let Some(value) = value(row) {
+                bit.put(record, value == 1);
+                if let Some(valid) = valid {
+                    valid.put(record, true);
+                }
+            }
+        });
     }
 }
 
-fn encode_values(values: &Values, start: usize, scale: ZScore, ids: &[u32], records: Records<'_>) {
-    match values {
-        Values::Identifiers(nulls) => {
-            let is_there = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-            records.set(|row| is_there(start + row).then_some(Cell::Identifier));
-        }
-        Values::Numbers(numbers) => {
-            let numbers = &numbers[start..];
-            records.set(|row| (!numbers[row].is_nan()).then(|| Cell::Numerical(scale.of(numbers[row]))));
-        }
-        Values::Moments(times) => {
-            let times = &times[start..];
-            records.set(|row| (times[row] != NO_TIME).then(|| Cell::Timestamp(times[row])));
-        }
-        Values::Booleans(booleans) => {
-            let booleans = &booleans[start..];
-            records.set(|row| (booleans[row] != NO_BOOLEAN).then(|| Cell::Boolean(booleans[row] == 1)));
-        }
-        Values::Texts(batch) => {
-            let local = &batch.ids[start..];
-            let id = |row: usize| (local[row] != NO_TEXT).then(|| ids[local[row] as usize]);
-            // Both stypes are stored alike; the layout knows which one the column has.
-            if records.layout.stype(records.column) == Stype::Text {
-                records.set(|row| id(row).map(Cell::Text));
-            } else {
-                records.set(|row| id(row).map(Cell::Categorical));
-            }
-        }
+/// Reads the blocks of a table, each while the one before is visited.
+fn each_block(
+    source: &TableSource<'_>,
+    columns: &[usize],
+    mut visit: impl FnMut(&Block) -> Result<()> + Send,
+) -> Result<()> {
+    let mut blocks = Blocks::new(source, columns);
+    let mut block = blocks.next_block()?;
+    while let Some(current) = block {
+        let (next, visited) = rayon::join(|| blocks.next_block(), || visit(&current));
+        visited?;
+        block = next?;
     }
+    Ok(())
 }
 
 /// Reads the blocks of a table in order, the columns of one in parallel.

@@ -1,8 +1,9 @@
 //! What was found while the tables were encoded: the tables of the manifest and the warnings.
 
 use super::Table;
+use super::graph::ChildLists;
 use super::link::ParentRows;
-use super::records::Tally;
+use super::records::{Tally, Written};
 use super::summary::Summary;
 use super::table_file;
 use crate::ids::{ColumnId, ForeignKeyId, TableId};
@@ -14,8 +15,10 @@ use crate::stype::Stype;
 pub(super) struct Found<'a> {
     pub(super) schema: &'a Schema,
     pub(super) tables: &'a [Table<'a>],
-    /// Per table and described column.
-    pub(super) tallies: &'a [Vec<Tally>],
+    /// Per table.
+    pub(super) written: &'a [Written],
+    /// Per foreign key.
+    pub(super) children: &'a [ChildLists],
     pub(super) key_kinds: &'a [KeyKind],
 }
 
@@ -41,7 +44,12 @@ impl Found<'_> {
                     name: column.name.clone(),
                     stype,
                     description: column.description.clone(),
-                    statistics: statistics(stype, table.summaries[position], &self.tallies[id][position]),
+                    statistics: statistics(
+                        stype,
+                        table.summaries.columns[position],
+                        &self.written[id].tallies[position],
+                    ),
+                    encoding: self.written[id].encodings[position],
                 })
             });
             let columns = columns.collect();
@@ -55,6 +63,7 @@ impl Found<'_> {
                     edges: table.source.num_rows as u64 - dangling - null,
                     dangling,
                     null,
+                    max_children: self.children[key_id - 1].most,
                 }
             });
             tables.push(TableManifest {
@@ -67,6 +76,7 @@ impl Found<'_> {
                 key_kind: self.key_kinds[id],
                 temporal_column: described.temporal_column.clone(),
                 null_time_visible: described.null_time_visible,
+                times: table.codes,
                 columns,
                 foreign_keys: foreign_keys.collect(),
             });
@@ -77,7 +87,7 @@ impl Found<'_> {
     /// What the user should know of the data, by table.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (table, tallies) in self.tables.iter().zip(self.tallies) {
+        for (table, written) in self.tables.iter().zip(self.written) {
             for parents in table.parents.iter().filter(|parents| !parents.dangling.is_empty()) {
                 let place = table.source.place(parents.column);
                 let parent = &self.schema.tables[parents.parent.idx()];
@@ -93,7 +103,7 @@ impl Found<'_> {
                 let (name, count) = (&table.source.table.name, table.times.nulls);
                 warnings.push(format!("table `{name}`: {count} rows without a time are visible to {seen} seed"));
             }
-            for (column, tally) in tallies.iter().enumerate() {
+            for (column, tally) in written.tallies.iter().enumerate() {
                 warnings.extend(unusable(table, column, tally));
             }
         }
@@ -104,7 +114,7 @@ impl Found<'_> {
 /// A warning about cells that hold something which cannot be a value.
 fn unusable(table: &Table<'_>, column: usize, tally: &Tally) -> Option<String> {
     let stype = table.source.table.columns[column].stype?;
-    let count = table.summaries[column].map_or(tally.unusable, |summary| summary.unusable);
+    let count = table.summaries.columns[column].map_or(tally.unusable, |summary| summary.unusable);
     let what = match stype {
         Stype::Timestamp => "moments beyond the range of microseconds since 1970",
         _ => "values that are NaN, infinite or out of range",
@@ -123,9 +133,9 @@ fn statistics(stype: Stype, summary: Option<Summary>, tally: &Tally) -> ColumnSt
             found.min = has_values.then_some(summary.min);
             found.max = has_values.then_some(summary.max);
         }
-        (Stype::Timestamp, Some((summary, has_values))) => {
-            found.min_us = has_values.then_some(summary.min_us);
-            found.max_us = has_values.then_some(summary.max_us);
+        (Stype::Timestamp, Some((summary, _))) => {
+            found.min_us = summary.grid.map(|grid| grid.min_us);
+            found.max_us = summary.grid.map(|grid| grid.max_us);
         }
         (Stype::Boolean, _) => found.true_count = Some(tally.true_count),
         (Stype::Categorical | Stype::Text, _) => found.distinct = Some(tally.categories.len() as u64),

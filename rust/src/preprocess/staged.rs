@@ -126,7 +126,7 @@ pub fn vocab_texts(root: &Path) -> Result<Vec<String>> {
     if root.join(MANIFEST_FILE).exists() {
         let database = Database::open(root)?;
         let texts = database.manifest().vocabulary.num_texts;
-        return (0..texts).map(|id| database.text(id).map(str::to_owned)).collect();
+        return (0..texts).map(|id| database.text(id)).collect();
     }
     let manifest = staged_manifest(root)?;
     let mut files = vec![FileReader::open(root, VOCABULARY_FILE, FileKind::Vocabulary)?];
@@ -135,9 +135,10 @@ pub fn vocab_texts(root: &Path) -> Result<Vec<String>> {
     }
     let mut texts = Vec::with_capacity(manifest.vocabulary.num_texts as usize);
     for file in &files {
-        for idx in 0..file.num_texts()? {
-            texts.push(file.text(idx)?.to_owned());
-        }
+        file.each_text(|_, text| {
+            texts.push(text.to_owned());
+            Ok(())
+        })?;
     }
     Ok(texts)
 }

@@ -1,10 +1,16 @@
 //! Statistics of the columns whose scale must be known before their cells are written.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hashbrown::HashTable;
+
 use super::decode::{NO_TIME, moments, numbers};
 use super::link::{RowTimes, bad_cell};
 use super::source::TableSource;
 use super::stats::Moments;
 use crate::error::Result;
+use crate::format::packed::Grid;
 use crate::stype::Stype;
 
 /// Rows that go into one merge of the statistics of a temporal column.
@@ -19,10 +25,8 @@ pub(super) struct Summary {
     pub(super) min: f64,
     /// The greatest number of all rows.
     pub(super) max: f64,
-    /// The earliest moment of all rows.
-    pub(super) min_us: i64,
-    /// The latest moment of all rows.
-    pub(super) max_us: i64,
+    /// The moments of all rows.
+    pub(super) grid: Option<Grid>,
     /// Values of any row.
     pub(super) values: u64,
     /// NaN, infinities and moments that do not fit.
@@ -34,8 +38,7 @@ impl Summary {
         moments: Moments::EMPTY,
         min: f64::INFINITY,
         max: f64::NEG_INFINITY,
-        min_us: i64::MAX,
-        max_us: i64::MIN,
+        grid: None,
         values: 0,
         unusable: 0,
     };
@@ -45,8 +48,10 @@ impl Summary {
             moments: self.moments.merge(later.moments),
             min: self.min.min(later.min),
             max: self.max.max(later.max),
-            min_us: self.min_us.min(later.min_us),
-            max_us: self.max_us.max(later.max_us),
+            grid: match (self.grid, later.grid) {
+                (Some(grid), Some(later)) => Some(grid.merge(later)),
+                (grid, later) => grid.or(later),
+            },
             values: self.values + later.values,
             unusable: self.unusable + later.unusable,
         }
@@ -71,18 +76,86 @@ impl Summary {
         let counted = counted.filter(|(value, time)| **value != NO_TIME && until.is_none_or(|until| **time < until));
         Self {
             moments: Moments::of(counted.map(|(value, _)| *value as f64)),
-            min_us: all.clone().min().unwrap_or(i64::MAX),
-            max_us: all.clone().max().unwrap_or(i64::MIN),
+            grid: Grid::of(all.clone()),
             values: all.count() as u64,
             ..Self::EMPTY
         }
     }
 }
 
-/// Summaries of the numerical and timestamp columns of a table; `None` for the others.
+/// What was seen of the columns of a table, by their position; `None` where the stype has nothing of the kind.
+#[derive(Debug, Default)]
+pub(super) struct Summaries {
+    /// Of numerical and timestamp columns.
+    pub(super) columns: Vec<Option<Summary>>,
+    /// The distinct numbers of numerical columns that have few.
+    pub(super) numbers: Vec<Option<Vec<f64>>>,
+}
+
+/// The distinct numbers of a column, until there are too many.
+struct DistinctNumbers {
+    most: usize,
+    are_many: AtomicBool,
+    found: Mutex<HashTable<u64>>,
+}
+
+impl DistinctNumbers {
+    fn new(most: usize) -> Self {
+        Self { most, are_many: AtomicBool::new(most == 0), found: Mutex::new(HashTable::new()) }
+    }
+
+    fn add(&self, numbers: &[f64]) {
+        if self.are_many.load(Ordering::Relaxed) {
+            return;
+        }
+        let (mut seen, mut last) = (HashTable::new(), f64::NAN.to_bits());
+        for number in numbers.iter().filter(|number| !number.is_nan()) {
+            let bits = number.to_bits();
+            if bits != last {
+                add(&mut seen, bits);
+                last = bits;
+            }
+            if seen.len() > self.most {
+                return self.are_many.store(true, Ordering::Relaxed);
+            }
+        }
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().for_each(|&bits| add(&mut found, bits));
+        if found.len() > self.most {
+            self.are_many.store(true, Ordering::Relaxed);
+            *found = HashTable::new();
+        }
+    }
+
+    /// The numbers in ascending order, or `None` where there are too many.
+    fn finish(self) -> Option<Vec<f64>> {
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers: Vec<f64> = found.into_iter().map(f64::from_bits).collect();
+        numbers.sort_unstable_by(f64::total_cmp);
+        (!self.are_many.into_inner()).then_some(numbers)
+    }
+}
+
+fn add(seen: &mut HashTable<u64>, bits: u64) {
+    seen.entry(hash_bits(bits), |&known| known == bits, |&known| hash_bits(known)).or_insert(bits);
+}
+
+/// Spreads the bits of a number; whole numbers differ in their high bits alone.
+#[inline]
+pub(super) fn hash_bits(bits: u64) -> u64 {
+    let product = u128::from(bits ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93_u128;
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Summaries of the columns of a table; of a numerical column, distinct numbers are kept up to `most_numbers`.
 ///
 /// `rows` holds null times as [`NO_TIME`]; they are never before a cut-off.
-pub(super) fn summarise(source: &TableSource<'_>, rows: &RowTimes, until: Option<i64>) -> Result<Vec<Option<Summary>>> {
+pub(super) fn summarise(
+    source: &TableSource<'_>,
+    rows: &RowTimes,
+    until: Option<i64>,
+    most_numbers: usize,
+) -> Result<Summaries> {
     let described = &source.table.columns;
     let mut summaries: Vec<Option<Summary>> = vec![None; described.len()];
     let mut scanned = Vec::new();
@@ -98,6 +171,9 @@ pub(super) fn summarise(source: &TableSource<'_>, rows: &RowTimes, until: Option
             scanned.push(column);
         }
     }
+    let numerical = |column: usize| described[column].stype == Some(Stype::Numerical);
+    let distinct: Vec<_> =
+        (0..described.len()).map(|column| numerical(column).then(|| DistinctNumbers::new(most_numbers))).collect();
     let chunks = source.chunks();
     let state = || chunks.iter().map(|chunk| (chunk.first_row, Summary::EMPTY)).collect();
     let states = scanned.iter().map(|_| state()).collect();
@@ -105,8 +181,9 @@ pub(super) fn summarise(source: &TableSource<'_>, rows: &RowTimes, until: Option
         let first = *first_row + row;
         let times = &rows.times[first..first + array.len()];
         let fault = |cell| bad_cell(source, column, first, &cell);
-        let (batch, unusable) = if described[column].stype == Some(Stype::Numerical) {
+        let (batch, unusable) = if let Some(distinct) = &distinct[column] {
             let read = numbers(array).map_err(fault)?;
+            distinct.add(&read.values);
             (Summary::of_numbers(&read.values, times, until), read.unusable)
         } else {
             let read = moments(array).map_err(fault)?;
@@ -118,5 +195,6 @@ pub(super) fn summarise(source: &TableSource<'_>, rows: &RowTimes, until: Option
     for (column, parts) in scanned.into_iter().zip(found) {
         summaries[column] = Some(parts.iter().fold(Summary::EMPTY, |merged, (_, part)| merged.merge(part)));
     }
-    Ok(summaries)
+    let numbers = distinct.into_iter().map(|distinct| distinct?.finish()).collect();
+    Ok(Summaries { columns: summaries, numbers })
 }

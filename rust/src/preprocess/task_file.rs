@@ -43,7 +43,7 @@ impl TaskFile {
     pub(super) fn read(root: &Path, name: &str) -> Result<Self> {
         let file = FileReader::open(root, name, FileKind::Task)?;
         file.verify()?;
-        let texts = (0..file.num_texts()?).map(|idx| file.text(idx).map(str::to_owned)).collect::<Result<_>>()?;
+        let texts = (0..file.num_texts()?).map(|idx| file.text(idx)).collect::<Result<_>>()?;
         Ok(Self {
             num_anchors: file.values::<u32>(task::INDPTR)?.len().saturating_sub(1),
             rows: file.values(task::ROWS)?.to_vec(),

@@ -20,7 +20,7 @@ use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::{Cell, NEVER_VISIBLE};
 use crate::format::{FileKind, FileReader};
-use crate::ids::{ColumnId, TaskId};
+use crate::ids::{ColumnId, RowId, TaskId};
 use crate::manifest::{LabelStatistics, Manifest, SPLITS, SplitCounts, TableManifest, TaskKind, TaskManifest};
 use crate::schema::{Schema, TaskSchema, file_stem};
 use crate::stype::Stype;
@@ -104,7 +104,7 @@ pub fn write_task(root: &Path, name: &str, labels: Option<&Path>, metadata: &str
 /// Seeds of a task with labels: one per label that is not null.
 fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, path: &Path) -> Result<Draft> {
     let labels = Labels::read(task, anchor, path)?;
-    let (rows, times) = (table.rows_by_key()?, table.times()?);
+    let (anchor_keys, times) = (table.keys()?, table.times()?);
     let splitter = Splitter::new(task);
     let at = |column: &str| format!("task `{}`, column `{column}`", task.name);
     let key_column = task.anchor_key.as_deref().unwrap_or_default();
@@ -117,7 +117,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
                 format!("label {idx} has no key; leave such labels out of the query or table"),
             )
         })?;
-        let Some(row) = rows.find(key) else {
+        let Some(RowId(row)) = anchor_keys.map(|keys| keys.find(key)).transpose()?.flatten() else {
             num_unknown += 1;
             first_unknown = first_unknown.or(Some(key));
             continue;
@@ -280,11 +280,12 @@ fn place_texts(root: &Path, num_encoded: u32, texts: &[String]) -> Result<(Vec<u
     let vocabulary = FileReader::open(root, VOCABULARY_FILE, FileKind::Vocabulary)?;
     let places: HashMap<&str, usize> = texts.iter().enumerate().map(|(idx, text)| (text.as_str(), idx)).collect();
     let mut ids = vec![NO_TEXT; texts.len()];
-    for id in 0..num_encoded {
-        if let Some(&idx) = places.get(vocabulary.text(id as usize)?) {
-            ids[idx] = id;
+    vocabulary.each_text(|id, text| {
+        if let Some(&idx) = places.get(text) {
+            ids[idx] = id as u32;
         }
-    }
+        Ok(())
+    })?;
     let mut own = Vec::new();
     for (id, text) in ids.iter_mut().zip(texts).filter(|(id, _)| **id == NO_TEXT) {
         *id = num_encoded + own.len() as u32;

@@ -144,7 +144,7 @@ impl PyDatabase {
                     let known = u32::try_from(id).map_err(|_| {
                         Error::Argument(format!("vocabulary id {id} is out of range; ids count from 0"))
                     })?;
-                    self.0.text(known).map(str::to_owned)
+                    self.0.text(known)
                 })
                 .collect()
         })

@@ -13,7 +13,6 @@ use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
 use super::temporal::{END_OF_TIME, Label, Visibility, Visible};
 use crate::database::{TaskView, View};
-use crate::format::prefetch_read;
 use crate::format::record::Record;
 use crate::ids::RowId;
 use crate::manifest::TimeStatistics;
@@ -347,7 +346,7 @@ impl<'a> Walker<'a> {
                     self.edges.push_back(drawn);
                 }
                 let Some(Drawn { list, at }) = self.edges.pop_front() else { break };
-                let row = self.indices(asked, &list)[at as usize];
+                let row = self.entry(asked, &list, at);
                 if let Some(table) = self.view.tables.get(list.table as usize) {
                     table.prefetch(RowId(row));
                 }
@@ -367,8 +366,12 @@ impl<'a> Walker<'a> {
     }
 
     #[inline]
-    fn indices(&self, asked: Asked<'a>, list: &ChildList) -> &'a [u32] {
-        if is_history(asked.plan, list) { asked.seeds.indices } else { self.view.children[list.key as usize].indices }
+    fn entry(&self, asked: Asked<'a>, list: &ChildList, at: u32) -> u32 {
+        if is_history(asked.plan, list) {
+            asked.seeds.indices[at as usize]
+        } else {
+            self.view.children[list.key as usize].indices.get(at as usize) as u32
+        }
     }
 
     /// The next draw of the list whose turn it is.
@@ -392,7 +395,7 @@ impl<'a> Walker<'a> {
                     continue;
                 }
             } else {
-                prefetch_read(self.view.children[list.key as usize].indices, at as usize);
+                self.view.children[list.key as usize].indices.prefetch(at as usize);
             }
             turn.quota -= 1;
             return Some(Drawn { list, at });
@@ -405,7 +408,7 @@ impl<'a> Walker<'a> {
         if let Some(later) = self.frontier.later_list(LISTS_AHEAD)
             && !is_history(asked.plan, later)
         {
-            prefetch_read(self.view.children[later.key as usize].times, (later.start + later.len) as usize - 1);
+            self.view.children[later.key as usize].times.prefetch((later.start + later.len) as usize - 1);
         }
         let visible = if is_history(asked.plan, &list) {
             let bounds = &asked.seeds.indptr[list.start as usize..list.start as usize + 2];
@@ -413,8 +416,8 @@ impl<'a> Walker<'a> {
             let times = &asked.seeds.index_times[bounds[0] as usize..bounds[1] as usize];
             asked.visibility.labels(times, asked.plan.horizon)
         } else {
-            let range = list.start as usize..list.start as usize + list.len as usize;
-            asked.visibility.visible(&self.view.children[list.key as usize].times[range])
+            let (times, start) = (self.view.children[list.key as usize].times, list.start as usize);
+            asked.visibility.visible(list.len as usize, |at| times.get(start + at))
         };
         self.draws.start(visible.len as u32);
         Some(Turn { list, visible, quota: self.quotas.get(list.key, list.hop) })
@@ -444,7 +447,8 @@ impl<'a> Walker<'a> {
                 hidden = target.position;
             }
         }
-        for (word, (&valid, &shown)) in record.valid().iter().zip(&plan.shown).enumerate() {
+        for (word, &shown) in plan.shown.iter().enumerate() {
+            let valid = record.valid(word);
             let mut bits = if self.config.null_cells { shown } else { shown & valid };
             if masked / 32 == word {
                 bits |= 1 << (masked % 32);
@@ -483,7 +487,7 @@ impl<'a> Walker<'a> {
     /// Writes a cell that has a value.
     #[inline]
     fn write_cell(&self, column: &ColumnPlan, record: &Record<'_>, cells: &mut Cells<'_>) {
-        let (id, place) = (column.id, column.place);
+        let (id, place) = (column.id, &column.place);
         match column.stype {
             Stype::Identifier => cells.identifier(id),
             Stype::Numerical => cells.value(id, column.stype, f32::from_bits(record.word(place))),

@@ -14,7 +14,7 @@ use super::temporal::END_OF_TIME;
 use super::{Core, Sampler};
 use crate::database::{Database, View};
 use crate::error::{Error, Result};
-use crate::format::record::Cell;
+use crate::format::record::{Cell, CellEncoding};
 use crate::ids::{RowId, TableId};
 use crate::inspect::{cell_value, key_json};
 use crate::manifest::{ColumnManifest, ColumnStatistics, Manifest, TaskManifest};
@@ -240,6 +240,7 @@ fn target_description(task: &TaskManifest) -> ColumnManifest {
             std: Some(task.statistics.std),
             ..ColumnStatistics::default()
         },
+        encoding: CellEncoding::default(),
     }
 }
 
@@ -366,8 +367,8 @@ impl Reader<'_> {
         for link in &plan.children {
             let children = &self.view.children[link.key as usize];
             let range = record.children(link.slot);
-            let rows = children.indices[range.clone()].iter().zip(&children.times[range]);
-            let rows = rows.map(|(&row, &time)| (row, self.child_reason(time)));
+            let rows = children.indices.range(range.clone()).zip(children.times.range(range));
+            let rows = rows.map(|(row, time)| (row as u32, self.child_reason(time)));
             all.extend(self.hidden("child", link.key, link.table, rows)?);
         }
         Ok(all)

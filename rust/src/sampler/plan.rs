@@ -4,6 +4,7 @@ use super::config::{Identifiers, NumNeighbors, PerHop, SamplerConfig};
 use crate::bitmap;
 use crate::database::table_layout;
 use crate::error::{Error, Result, suggestion};
+use crate::format::record::CellPlace;
 use crate::manifest::{ColumnManifest, Manifest, TableManifest, TaskKind, TaskManifest};
 use crate::stype::Stype;
 
@@ -13,7 +14,7 @@ pub struct ColumnPlan {
     /// Its position among the table's columns.
     pub position: usize,
     /// Where its cell lies in a record.
-    pub place: usize,
+    pub place: CellPlace,
     /// Its id over the whole database.
     pub id: i32,
     /// Its semantic type.

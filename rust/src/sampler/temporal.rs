@@ -76,21 +76,20 @@ impl Visibility {
         time < self.oldest && time != ALWAYS_VISIBLE
     }
 
-    /// Which entries of an ascending list of the times of children are visible.
+    /// Which entries of an ascending list of the times of `len` children are visible.
     #[inline]
-    pub fn visible(&self, times: &[i64]) -> Visible {
-        let end = match times.last() {
-            Some(&last) if last <= self.limit => times.len(),
-            _ => times.partition_point(|&time| time <= self.limit),
-        };
-        match times.first() {
-            Some(&first) if first < self.oldest => {
-                let head = if first == ALWAYS_VISIBLE { times.partition_point(|&t| t == ALWAYS_VISIBLE) } else { 0 };
-                let skip = times.partition_point(|&time| time < self.oldest) - head;
-                Visible { head, skip, len: end.saturating_sub(skip) }
-            }
-            _ => Visible::range(0, end),
+    pub fn visible(&self, len: usize, time: impl Fn(usize) -> i64) -> Visible {
+        if len == 0 {
+            return Visible::range(0, 0);
         }
+        let end = if time(len - 1) <= self.limit { len } else { prefix(len, |at| time(at) <= self.limit) };
+        let first = time(0);
+        if first >= self.oldest {
+            return Visible::range(0, end);
+        }
+        let head = if first == ALWAYS_VISIBLE { prefix(len, |at| time(at) == ALWAYS_VISIBLE) } else { 0 };
+        let skip = prefix(len, |at| time(at) < self.oldest) - head;
+        Visible { head, skip, len: end.saturating_sub(skip) }
     }
 
     /// Whether another seed's label is visible: its window has closed and its split is not later. Labels at the end of
@@ -124,6 +123,21 @@ impl Visibility {
         }
         Some((self.seed_time.saturating_sub(time).max(0) as f64 / US_PER_DAY) as f32)
     }
+}
+
+/// How many of `len` entries are before the first that is not; those after it are not, either.
+#[inline]
+fn prefix(len: usize, is_in: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if is_in(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Second of minute, minute of hour, hour of day, day of week (Monday 0), day of month (1-31), month (1-12), day of
@@ -214,7 +228,7 @@ mod tests {
                 let visibility = view(seed_time, 0, is_strict, None);
                 for len in 0..=times.len() {
                     let expected = times[..len].iter().filter(|&&time| visibility.row(time)).count();
-                    let found = visibility.visible(&times[..len]);
+                    let found = visibility.visible(len, |at| times[at]);
                     assert_eq!((found.len, found.skip), (expected, 0), "{seed_time} {is_strict} {len}");
                 }
             }
@@ -232,7 +246,7 @@ mod tests {
                     let expected: Vec<usize> = (0..list.len())
                         .filter(|&at| visibility.row(list[at]) && !visibility.is_too_old(list[at]))
                         .collect();
-                    let visible = visibility.visible(list);
+                    let visible = visibility.visible(list.len(), |at| list[at]);
                     let found: Vec<usize> = (0..visible.len as u32).map(|n| visible.position(n) as usize).collect();
                     assert_eq!(found, expected, "seed {seed_time}, window {lookback}, {list:?}");
                 }
