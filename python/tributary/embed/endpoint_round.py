@@ -25,7 +25,7 @@ from tributary.embed.phrases import normalised
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _PATIENCE_WITH_STRANGERS = 15.0  # with an address that never answered: likely a wrong one
-_INVALID_ATTEMPTS = 4
+_INVALID_ATTEMPTS = 6  # in a row, without one vector that can be used
 _FAILURES_BEFORE_SPLIT = 2
 _SHORTEST_TOKENS = 16
 _MAX_REFUSALS = 20
@@ -169,7 +169,7 @@ class Round:
             members = np.delete(members, answer.members)
             failures, deadline = 0, float("inf")
             if answer.problem is not None and len(members):
-                invalid += 1
+                invalid = 1 if len(answer.members) else invalid + 1
                 if invalid == _INVALID_ATTEMPTS:
                     self._fail(f"{answer.problem}, {invalid} times; text: {shown(self._texts[members[0]])}")
                     return False

@@ -49,9 +49,9 @@ def _places(folder: Path, texts: Sequence[str], num_columns: int, wanted: Sequen
     members = defaultdict(list)
     sought = {normalised(text): text for text in wanted}
     for member, text in enumerate(texts):
-        if (found := sought.get(normalised(text))) is not None:  # equal texts were sent once, as one of them
-            members[found].append(member)
-    ids = [member - num_columns for alike in members.values() for member in alike if member >= num_columns]
+        if (alike := sought.get(normalised(text))) is not None:  # equal texts were sent once, as one of them
+            members[alike].append(member)
+    ids = [member - num_columns for group in members.values() for member in group if member >= num_columns]
     cells = defaultdict(list)
     for place in json.loads(_headwater.text_places(folder, ids)) if ids else []:
         cells[place["text"]].append(place)
