@@ -20,8 +20,10 @@ __all__ = [
     "column_phrases",
     "encode",
     "encode_fingerprint",
+    "order_tasks",
     "publish",
     "read_metadata",
+    "survey",
     "text_places",
     "verify",
     "vocab_texts",
@@ -62,6 +64,15 @@ def write_task(
     *,
     metadata: str,
 ) -> str: ...
+def order_tasks(staging_dir: str | PathLike[str], *, metadata: str) -> None: ...
+def survey(
+    input_dir: str | PathLike[str],
+    *,
+    metadata: str | PathLike[str] | None = None,
+    threads: int = 0,
+    texts: bool = True,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> tuple[str, list[str]]: ...
 def publish(staging_dir: str | PathLike[str]) -> str: ...
 def vocab_texts(dir: str | PathLike[str]) -> list[str]: ...
 def text_places(dir: str | PathLike[str], texts: Sequence[int]) -> str: ...

@@ -35,7 +35,8 @@ pub use error::{Error, Result, suggestion};
 pub use format::FORMAT_VERSION;
 pub use ids::{ColumnId, ForeignKeyId, RowId, TableId, TaskId};
 pub use manifest::{
-    ColumnManifest, ColumnStatistics, FileManifest, ForeignKeyManifest, KeyKind, LabelStatistics, MANIFEST_FILE,
-    Manifest, SplitCounts, TableManifest, TaskKind, TaskManifest, TimeStatistics, VocabularyManifest,
+    ClassCount, ColumnManifest, ColumnStatistics, FileManifest, ForeignKeyManifest, KeyKind, LabelStatistics,
+    MANIFEST_FILE, Manifest, Preview, SplitCounts, SplitPreview, TableManifest, TaskKind, TaskManifest, TimeStatistics,
+    VocabularyManifest,
 };
 pub use stype::Stype;

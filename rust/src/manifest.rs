@@ -134,6 +134,9 @@ pub struct ColumnStatistics {
     /// NaN and infinite cells among the nulls (numerical).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_finite: Option<u64>,
+    /// Moments beyond the range of microseconds among the nulls (timestamp).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflow: Option<u64>,
     /// Population mean of the finite values (numerical).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<f64>,
@@ -264,8 +267,71 @@ pub struct TaskManifest {
     pub classes: Vec<u32>,
     /// Texts the task adds to the vocabulary.
     pub num_texts: u32,
+    /// What the labels look like, per split.
+    #[serde(default)]
+    pub preview: Preview,
     /// What materialising the labels had to tell the user.
     pub warnings: Vec<String>,
+}
+
+/// What the labels of a task look like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preview {
+    /// Training labels.
+    pub train: SplitPreview,
+    /// Validation labels.
+    pub val: SplitPreview,
+    /// Test labels.
+    pub test: SplitPreview,
+}
+
+/// What the labels of one split look like, in the user's units. Fields that do not apply to the stype are `None`, as
+/// all but the counts are in a split without seeds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitPreview {
+    /// Seeds.
+    pub rows: u64,
+    /// Labels or rows that became no seed because the target is null.
+    pub nulls: u64,
+    /// Earliest observation time, microseconds, of seeds that have one before the end of time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_time_us: Option<i64>,
+    /// Latest of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_time_us: Option<i64>,
+    /// Share of true labels (boolean).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_rate: Option<f64>,
+    /// Mean (numerical).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<f64>,
+    /// Population standard deviation (numerical).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<f64>,
+    /// Minimum, quantiles 0.05, 0.25, 0.5, 0.75, 0.95, and maximum (numerical).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantiles: Option<[f64; 7]>,
+    /// The same in microseconds (timestamp).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantiles_us: Option<[i64; 7]>,
+    /// Distinct labels (categorical and text).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<u64>,
+    /// The commonest labels, at most ten, commonest first (categorical and text).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassCount>,
+}
+
+/// How often a label occurs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassCount {
+    /// The label as text of the vocabulary, at most 200 characters of it.
+    pub value: String,
+    /// Seeds that have it.
+    pub count: u64,
 }
 
 /// Names of the splits by their code in task files.

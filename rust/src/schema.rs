@@ -4,6 +4,7 @@
 //! rely on it. Names are data: they become file names only through [`file_stem`].
 
 mod json;
+mod moments;
 mod parse;
 
 use std::path::Path;
@@ -87,12 +88,34 @@ pub struct TaskSchema {
     pub observation_time_column: Option<String>,
     /// Microseconds after the observation time at which a label is known.
     pub horizon_us: Option<i64>,
+    /// Microseconds of the window a label looks at, `{timedelta}` in the query.
+    pub timedelta_us: Option<i64>,
+    /// Moments of the relation `timestamps` in the query.
+    pub timestamps: Option<Timestamps>,
+    /// Most moments of validation and of test, where they follow from `split` and `timedelta`.
+    pub num_eval_timestamps: Option<u32>,
     /// Where validation and test begin.
     pub split: Option<SplitTimes>,
     /// Columns that no context of the task may show, as (table, position in its `columns`).
     pub remove_columns: Vec<(TableId, usize)>,
     /// The metric the user judges by.
     pub metric: Option<String>,
+}
+
+/// The moments at which a query asks its question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// Exactly these, microseconds, ascending.
+    List(Vec<i64>),
+    /// From `start_us` (the first moment of the database) to at most `end_us` (the last one less the window).
+    Every {
+        /// The first moment.
+        start_us: Option<i64>,
+        /// The last moment is not later.
+        end_us: Option<i64>,
+        /// From one to the next.
+        every_us: i64,
+    },
 }
 
 /// The times that divide the seeds of a task.
@@ -200,7 +223,10 @@ impl Schema {
             "target_column": task.target_column,
             "target_stype": task.target_stype,
             "observation_time_column": task.observation_time_column,
-            "horizon": task.horizon_us.map(parse::format_horizon),
+            "timedelta": task.timedelta_us.map(moments::format_duration),
+            "timestamps": task.timestamps.as_ref().map(timestamps_json),
+            "num_eval_timestamps": task.num_eval_timestamps,
+            "horizon": task.horizon_us.map(moments::format_duration),
             "split": split,
             "remove_columns": removed,
             "metric": task.metric,
@@ -218,6 +244,17 @@ impl TableSchema {
     /// The column of a name.
     pub fn column(&self, name: &str) -> Option<&ColumnSchema> {
         self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+fn timestamps_json(timestamps: &Timestamps) -> Value {
+    match timestamps {
+        Timestamps::List(times) => times.iter().map(|&time| crate::timestamp::format(time)).collect(),
+        Timestamps::Every { start_us, end_us, every_us } => json!({
+            "start": start_us.map(crate::timestamp::format),
+            "end": end_us.map(crate::timestamp::format),
+            "every": moments::format_duration(*every_us),
+        }),
     }
 }
 

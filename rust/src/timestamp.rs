@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Option<i64> {
     }
     let (clock, zone) =
         rest.split_at(rest.iter().position(|byte| matches!(byte, b'Z' | b'z' | b'+' | b'-')).unwrap_or(rest.len()));
-    Some(midnight + clock_us(clock)? - zone_us(zone)?)
+    Some(midnight + parse_clock(clock)? - zone_us(zone)?)
 }
 
 /// `YYYY-MM-DD`, with ` HH:MM:SS` unless it is midnight and the fraction unless it is zero; UTC.
@@ -52,7 +52,12 @@ fn number(digits: &[u8]) -> Option<i64> {
     is_number.then(|| digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')))
 }
 
-fn clock_us(clock: &[u8]) -> Option<i64> {
+/// Microseconds since midnight of `HH:MM[:SS[.fraction]]`.
+pub(crate) fn clock_us(clock: &str) -> Option<i64> {
+    parse_clock(clock.as_bytes())
+}
+
+fn parse_clock(clock: &[u8]) -> Option<i64> {
     let (clock, fraction) = match clock.iter().position(|&byte| byte == b'.') {
         Some(point) => (&clock[..point], Some(&clock[point + 1..])),
         None => (clock, None),

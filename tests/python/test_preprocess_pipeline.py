@@ -114,32 +114,69 @@ def test_other_data_need_force(shop, tmp_path: Path) -> None:
     assert _digest(tmp_path / "db") == _digest(tmp_path / "fresh") != before
 
 
-def test_a_new_task_does_not_encode_again(shop, tmp_path: Path) -> None:
+def _redone(shop: Any, output: Path) -> set[str]:
+    """What a forced run makes anew; the result equals one made from nothing."""
     shop.write()
-    _run(shop, tmp_path / "db")
-    shop.metadata["tasks"]["price"] = {
-        "anchor_table": "products",
-        "target_column": "price",
-        "target_stype": "numerical",
-    }
-    shop.write()
-    outcome, watcher = _run(shop, tmp_path / "db", force=True)
-    assert watcher.stages == ["tasks", "embed", "publish"]
-    assert set(outcome.reused) == {"encode", "task churn", "task spend", "task country"}
-    assert ("churn", "tasks") not in watcher.items
-    _run(shop, tmp_path / "fresh")
-    assert _digest(tmp_path / "db") == _digest(tmp_path / "fresh")
+    outcome, watcher = _run(shop, output, force=True)
+    made = set(outcome.made)
+    assert made.isdisjoint(outcome.reused)
+    tasks = {item for item, unit in watcher.items if unit == "tasks"}
+    assert {f"task {task}" for task in tasks} == {stage for stage in made if stage.startswith("task ")}
+    _run(shop, output.parent / "fresh")
+    assert _digest(output) == _digest(output.parent / "fresh")
+    return made
 
 
-def test_a_removed_task_leaves_no_file(shop, tmp_path: Path) -> None:
+def _insert(tasks: dict[str, Any], place: int, name: str, task: dict[str, Any]) -> dict[str, Any]:
+    entries = list(tasks.items())
+    return dict([*entries[:place], (name, task), *entries[place:]])
+
+
+_PRICE = {"anchor_table": "products", "target_column": "price", "target_stype": "numerical"}
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_new_task_anywhere_is_made_alone(shop, tmp_path: Path, place: int) -> None:
+    """The others get other numbers, and nothing else of them changes; the vectors of the texts stay."""
     shop.write()
     _run(shop, tmp_path / "db")
-    del shop.metadata["tasks"]["country"], shop.metadata["tasks"]["spend"]
+    shop.metadata["tasks"] = _insert(shop.metadata["tasks"], place, "price", _PRICE)
+    assert _redone(shop, tmp_path / "db") == {"task price", "embed columns"}
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_a_new_task_with_texts_moves_those_of_the_others(shop, tmp_path: Path, place: int) -> None:
+    texts = dict(shop.metadata["tasks"]["churn"], target_column="mood", target_stype="categorical")
+    texts["query"] = "SELECT id AS customer_id, TIMESTAMP '2020-02-01' AS obs_time, 'so ' || id AS mood FROM customers"
+    shop.metadata["tasks"]["mood"] = texts
     shop.write()
-    outcome, _ = _run(shop, tmp_path / "db", force=True)
-    assert set(outcome.reused) == {"encode", "task churn"}
-    _run(shop, tmp_path / "fresh")
-    assert _digest(tmp_path / "db") == _digest(tmp_path / "fresh")
+    _run(shop, tmp_path / "db")
+    other = dict(texts, query=texts["query"].replace("so ", "even "))
+    shop.metadata["tasks"] = _insert(shop.metadata["tasks"], place, "other mood", other)
+    assert _redone(shop, tmp_path / "db") == {"task other mood", "embed texts", "embed columns"}
+
+
+def test_a_changed_task_in_the_middle_is_made_alone(shop, tmp_path: Path) -> None:
+    shop.write()
+    _run(shop, tmp_path / "db")
+    shop.metadata["tasks"]["spend"]["query"] += " HAVING sum(o.amount) > 1"
+    assert _redone(shop, tmp_path / "db") == {"task spend"}
+
+
+@pytest.mark.parametrize("removed", [["country", "spend"], ["churn"], ["churn", "spend", "country"]])
+def test_a_removed_task_costs_the_phrases_of_columns(shop, tmp_path: Path, removed: list[str]) -> None:
+    shop.write()
+    _run(shop, tmp_path / "db")
+    for task in removed:
+        del shop.metadata["tasks"][task]
+    assert _redone(shop, tmp_path / "db") == {"embed columns"}
+
+
+def test_tasks_in_another_order_are_not_made_again(shop, tmp_path: Path) -> None:
+    shop.write()
+    _run(shop, tmp_path / "db")
+    shop.metadata["tasks"] = dict(reversed(shop.metadata["tasks"].items()))
+    assert _redone(shop, tmp_path / "db") == {"embed columns"}
 
 
 def test_another_embedder_only_embeds(shop, tmp_path: Path) -> None:
@@ -183,7 +220,7 @@ def test_a_stopped_run_is_continued(shop, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     outcome, watcher = _run(shop, tmp_path / "db")
     assert watcher.stages == ["publish"]
-    assert set(outcome.reused) == {"encode", "task churn", "task spend", "task country", "embed"}
+    assert set(outcome.reused) == {"encode", "task churn", "task spend", "task country", "embed texts", "embed columns"}
     assert _digest(tmp_path / "db") == _digest(tmp_path / "fresh")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "fresh", "shop"]
 
@@ -280,10 +317,11 @@ def test_an_input_that_changes_meanwhile_is_refused(shop, tmp_path: Path, monkey
 
 def test_a_plan_writes_nothing(shop, tmp_path: Path) -> None:
     shop.write()
-    stages = ["encode", "task churn", "task spend", "task country", "embed"]
+    stages = ["encode", "task churn", "task spend", "task country", "embed texts", "embed columns"]
     planned = plan(shop.folder, tmp_path / "db")
     assert planned.stages == dict.fromkeys(stages, True)
-    assert planned.table_bytes["orders"] == (shop.folder / "orders.parquet").stat().st_size
+    sizes = {table.name: table.input_bytes for table in planned.tables}
+    assert sizes["orders"] == (shop.folder / "orders.parquet").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop"]
     _run(shop, tmp_path / "db")
     assert plan(shop.folder, tmp_path / "db").stages == dict.fromkeys(stages, False)

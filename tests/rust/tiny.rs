@@ -9,7 +9,7 @@ use headwater::format::record::{ALWAYS_VISIBLE, Cell, CellEncoding};
 use headwater::format::{FORMAT_VERSION, FileKind, FileWriter, graph, num_key_sections, table, task};
 use headwater::{
     ColumnId, ColumnManifest, ColumnStatistics, Database, ForeignKeyId, ForeignKeyManifest, GRAPH_FILE, KeyKind,
-    LabelStatistics, Manifest, SplitCounts, Stype, TableId, TableManifest, TaskId, TaskKind, TaskManifest,
+    LabelStatistics, Manifest, Preview, SplitCounts, Stype, TableId, TableManifest, TaskId, TaskKind, TaskManifest,
     TimeStatistics, VOCABULARY_FILE, VocabularyManifest, table_layout,
 };
 use tempfile::TempDir;
@@ -264,6 +264,7 @@ fn describe_task(tables: &[TableManifest], idx: usize, task: &Task, columns: &mu
         base_rate: None,
         classes: vec![],
         num_texts: 0,
+        preview: Preview::default(),
         warnings: vec![],
     }
 }

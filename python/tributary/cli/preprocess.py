@@ -58,7 +58,7 @@ def preprocess(
         int,
         typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core. Same result for any."),
     ] = 0,
-    sql_timeout: Annotated[
+    sql_time_limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds the query of one task may take.", rich_help_panel=_SQL)
     ] = 30.0,
     sql_memory: Annotated[
@@ -85,7 +85,7 @@ def preprocess(
         strict=strict,
         stats_until=stats_until,
         force=force,
-        sql=SqlLimits(seconds=sql_timeout, memory_bytes=int(sql_memory * 2**30)),
+        sql=SqlLimits(seconds=sql_time_limit, memory_bytes=int(sql_memory * 2**30)),
     )
     maker = make_embedder(embedder, dimension=dimension, url=embedder_url, model=embedder_model)
     with ProgressWatcher() as watcher:

@@ -1,6 +1,8 @@
 """Progress of a run: bars with rate and remaining time on a terminal, short lines elsewhere."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +12,7 @@ from rich.text import Text
 
 from tributary.cli.console import messages, print_warning
 
-_MIN_SECONDS_PER_LINE = 2.0
+_SECONDS_BETWEEN_LINES = 2.0
 
 
 class _Rate(ProgressColumn):
@@ -20,6 +22,46 @@ class _Rate(ProgressColumn):
         speed = task.finished_speed or task.speed
         unit = task.fields["unit"]
         return Text(f"{task.completed:,.0f} {unit}" + (f", {speed:,.0f} {unit}/s" if speed else ""))
+
+
+@dataclass
+class _Item:
+    """How an item stood when it was last spoken of, and when its work began."""
+
+    began: float
+    done: int
+
+
+class PlainProgress:
+    """Lines instead of bars: an item that takes long speaks every two seconds, with rate and remaining time.
+
+    Args:
+        say: Takes a line.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._clock = clock
+        self._items: dict[tuple[str, str], _Item] = {}
+        self._last_line = clock()
+
+    def progress(self, stage: str, item: str, done: int, total: int, unit: str) -> None:
+        """Prints a line if the last one is long enough ago."""
+        now = self._clock()
+        known = self._items.get((stage, item))
+        if known is None or not known.done:
+            # the clock of an item runs from the last report without progress: before, it waited for its turn
+            known = self._items[stage, item] = _Item(now if known is None or not done else known.began, done)
+        known.done = done
+        if now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        line = f"{stage}: {item}: {done:,} of {total:,} {unit}"
+        if done and now > known.began:
+            rate = done / (now - known.began)
+            line += f" ({100 * done / total:.0f}%), {rate:,.0f} {unit}/s, {(total - done) / rate:,.0f} s left"
+        self._say(line)
 
 
 class ProgressWatcher:
@@ -37,10 +79,10 @@ class ProgressWatcher:
             disable=not console.is_terminal,
         )
         self._is_live = console.is_terminal
+        self._lines = PlainProgress(lambda line: console.print(line, markup=False, soft_wrap=True))
         self._stage = ""
         self._items: dict[tuple[str, str], TaskID] = {}
         self._warned: set[str] = set()
-        self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -58,10 +100,7 @@ class ProgressWatcher:
     def progress(self, item: str, done: int, total: int, unit: str) -> None:
         """Moves the bar of an item, or prints a line now and then."""
         if not self._is_live:
-            now = time.monotonic()
-            if now - self._last_line >= _MIN_SECONDS_PER_LINE:
-                self._last_line = now
-                messages().print(f"{self._stage}: {item}: {done:,} of {total:,} {unit}", markup=False, soft_wrap=True)
+            self._lines.progress(self._stage, item, done, total, unit)
             return
         key = (self._stage, item)
         if key not in self._items:

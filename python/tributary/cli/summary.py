@@ -1,15 +1,15 @@
 """Tables that sum up a processed database for a person."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tributary.metadata import ColumnManifest, Manifest, TableManifest, TaskManifest
+from tributary.metadata import ColumnManifest, Manifest, TableManifest
 
 if TYPE_CHECKING:
     from tributary.preprocess import Outcome, Plan
@@ -38,24 +38,41 @@ def print_summary(console: Console, outcome: "Outcome") -> None:
 
 def print_plan(console: Console, plan: "Plan") -> None:
     """What a run of preprocessing would do."""
-    grid = _grid("table", ">parquet")
-    for table, size in plan.table_bytes.items():
-        grid.add_row(escape(table), _bytes(size))
+    grid = _grid("table", ">rows", ">columns", ">parquet", ">processed")
+    for table in plan.tables:
+        sizes = (_bytes(table.input_bytes), f"~{_bytes(table.output_bytes)}")
+        grid.add_row(escape(table.name), f"{table.num_rows:,}", f"{table.num_columns:,}", *sizes)
     console.print(grid)
+    rows, size = sum(table.num_rows for table in plan.tables), sum(table.input_bytes for table in plan.tables)
+    parts = ", ".join(f"{part} {_bytes(count)}" for part, count in plan.output_bytes.items())
+    _say(console, f"in: {rows:,} rows, {_bytes(size)}; out: about {_bytes(sum(plan.output_bytes.values()))} ({parts})")
+    if plan.texts is not None:
+        texts = plan.texts
+        _say(
+            console,
+            f"to embed: {texts.num_to_make:,} of {texts.num_texts:,} distinct texts, {texts.num_cached:,} are in the"
+            f" cache; {texts.num_columns:,} phrases of columns"
+            + (f"; and what the labels of {', '.join(texts.open_tasks)} add" if texts.open_tasks else ""),
+        )
     for stage, is_made in plan.stages.items():
         _say(console, f"{stage}: {'would be made' if is_made else 'is there already'}")
+    for stage, seconds in plan.seconds.items():
+        _say(console, f"time of {stage}: {'depends on the endpoint' if seconds is None else f'about {_span(seconds)}'}")
 
 
 def tables_table(manifest: Manifest) -> Table:
-    """One line per table."""
+    """One line per table; every count of dirt stands in a column of its own."""
     names = {table.id: table.name for table in manifest.tables}
-    grid = _grid("table", ">rows", ">columns", ">nulls", "time range", "foreign keys")
+    grid = _grid("table", ">rows", ">cols", ">nulls", ">NaN/inf", ">overflow", "time range", "foreign keys")
     for table in manifest.tables:
+        statistics = [column.statistics for column in table.columns]
         grid.add_row(
             escape(table.name),
             f"{table.num_rows:,}",
             f"{len(table.columns):,}",
-            f"{sum(column.statistics['nulls'] for column in table.columns):,}",
+            f"{sum(found['nulls'] for found in statistics):,}",
+            _alarm(sum(found.get("non_finite", 0) for found in statistics)),
+            _alarm(sum(found.get("overflow", 0) for found in statistics)),
             _time_range(table),
             "\n".join(
                 escape(f"{key.column} → {names[key.parent_table]}: ")
@@ -67,18 +84,45 @@ def tables_table(manifest: Manifest) -> Table:
 
 
 def tasks_table(manifest: Manifest) -> Table:
-    """One line per task."""
+    """One line per task and split: how many labels, of which time, and what they look like."""
     names = {table.id: table.name for table in manifest.tables}
-    grid = _grid("task", "of", "target", ">train", ">val", ">test", "labels")
+    grid = _grid("task", "of", "target", "split", ">seeds", ">null", "observation times", "labels")
     for task in manifest.tasks:
-        grid.add_row(
-            escape(task.name),
-            escape(names[task.anchor_table]),
-            escape(f"{task.target_column} ({task.target_stype})"),
-            *(f"{task.splits[split]:,}" for split in ("train", "val", "test")),
-            _labels(task),
-        )
+        head = (task.name, names[task.anchor_table], f"{task.target_column} ({task.target_stype})")
+        for split, found in task.preview.items():
+            grid.add_row(
+                *map(escape, head),
+                split,
+                f"{found['rows']:,}" if found["rows"] else "[yellow]0[/yellow]",
+                f"{found['nulls']:,}",
+                _times(found),
+                escape(labels_text(found)),
+            )
+            head = ("", "", "")
     return grid
+
+
+def labels_text(found: Mapping[str, Any]) -> str:
+    """What the labels of one split look like, in a line; `found` is a part of `TaskManifest.preview`."""
+    if "base_rate" in found:
+        return f"{100 * found['base_rate']:.1f}% true"
+    if "quantiles" in found:
+        low, median, high = (f"{found['quantiles'][place]:.4g}" for place in (1, 3, 5))
+        return f"mean {found['mean']:.4g}, std {found['std']:.4g}; 5% {low}, median {median}, 95% {high}"
+    if "quantiles_us" in found:
+        first, median, last = (moment(found["quantiles_us"][place]) for place in (0, 3, 6))
+        return f"{first} to {last}, median {median}"
+    if "num_classes" in found:
+        top = [f"{each['value'][:40]} {100 * each['count'] / found['rows']:.0f}%" for each in found["classes"][:3]]
+        return f"{found['num_classes']:,} distinct: {', '.join(top)}"
+    return ""
+
+
+def _times(found: Mapping[str, Any]) -> str:
+    if "min_time_us" not in found:
+        return "(end of time)" if found["rows"] else ""
+    first, last = moment(found["min_time_us"]), moment(found["max_time_us"])
+    return first if first == last else f"{first} to {last}"
 
 
 def columns_table(table: TableManifest, columns: Iterable[ColumnManifest]) -> Table:
@@ -124,22 +168,12 @@ def _statistics(table: TableManifest, column: ColumnManifest) -> str:
                 text += f", {found['min']:.6g} to {found['max']:.6g}"
             return text + (f", {found['non_finite']:,} not finite" if found.get("non_finite") else "")
         case "timestamp" if "min_us" in found:
-            return f"{moment(found['min_us'])} to {moment(found['max_us'])}"
+            text = f"{moment(found['min_us'])} to {moment(found['max_us'])}"
+            return text + (f", {found['overflow']:,} overflow" if found.get("overflow") else "")
         case "boolean" if "true_count" in found and valid:
             return f"{100 * found['true_count'] / valid:.1f}% true"
         case "categorical" | "text" if "distinct" in found:
             return f"{found['distinct']:,} distinct"
-    return ""
-
-
-def _labels(task: TaskManifest) -> str:
-    match task.target_stype:
-        case "boolean" if task.base_rate is not None:
-            return f"{100 * task.base_rate:.1f}% true"
-        case "numerical" if task.num_seeds:
-            return f"mean {task.statistics['mean']:.4g}, std {task.statistics['std']:.4g}"
-        case "categorical":
-            return f"{len(task.classes):,} classes"
     return ""
 
 
@@ -169,6 +203,12 @@ def _bytes(count: int) -> str:
         return f"{count} bytes"
     scale, unit = next((s, u) for s, u in ((10, "KiB"), (20, "MiB"), (30, "GiB")) if count < 1024 << s or s == 30)
     return f"{count / (1 << scale):.1f} {unit}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 0.1):.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _say(console: Console, text: str) -> None:

@@ -1,6 +1,6 @@
 """Texts in, vectors out: the embedders and their one interface (DESIGN section 9)."""
 
-from tributary.embed.cache import CachedEmbedder, Space, VectorCache, cache_folder, through_cache
+from tributary.embed.cache import CachedEmbedder, Space, VectorCache, cache_folder, num_cached, through_cache
 from tributary.embed.choice import EMBEDDERS, default_embedder, make_embedder, matching_embedder
 from tributary.embed.endpoint import EndpointEmbedder
 from tributary.embed.endpoint_failures import EndpointError, Refusal
@@ -27,5 +27,6 @@ __all__ = [
     "default_embedder",
     "make_embedder",
     "matching_embedder",
+    "num_cached",
     "through_cache",
 ]

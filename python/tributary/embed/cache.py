@@ -277,6 +277,31 @@ def through_cache(embedder: Embedder) -> Iterator[CachedEmbedder]:
         yield CachedEmbedder(embedder, cache)
 
 
+def num_cached(identity: Identity, texts: Sequence[str]) -> int:
+    """How many of some distinct texts have a vector in the cache; the cache is neither made nor changed.
+
+    Args:
+        identity: That of the embedder.
+        texts: Distinct texts.
+    """
+    folder = None if identity["kind"] in _FASTER_THAN_CACHE else cache_folder()
+    if folder is None or not (folder / FILE).is_file():
+        return 0
+    connection = sqlite3.connect(f"{(folder / FILE).resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+    try:
+        space = "(SELECT id FROM spaces WHERE identity = ?)"
+        name, found = json.dumps(identity, sort_keys=True), 0
+        for start in range(0, len(texts), _KEYS_PER_QUERY):
+            keys = [text_key(text) for text in texts[start : start + _KEYS_PER_QUERY]]
+            query = f"SELECT count(*) FROM vectors WHERE space = {space} AND key IN ({','.join('?' * len(keys))})"
+            found += connection.execute(query, (name, *keys)).fetchone()[0]
+        return found
+    except sqlite3.Error as error:
+        raise OSError(5, f"the cache of vectors cannot be read ({error})", os.fspath(folder / FILE)) from error
+    finally:
+        connection.close()
+
+
 def text_key(text: str) -> bytes:
     """The key of a text within a space: 16 bytes, equal for texts that `normalised` makes equal."""
     return blake2b(normalised(text).encode(), digest_size=16, person=b"tributary-text").digest()

@@ -26,6 +26,12 @@ class TaskDescription:
     target_column: str
     target_stype: str
     observation_time_column: str | None
+    timedelta: str | None
+    """The window a label looks at, `{timedelta}` in the query."""
+    timestamps: list[str] | Mapping[str, str | None] | None
+    """The moments of the query's `timestamps`: a list, or `start`, `end` and `every`."""
+    num_eval_timestamps: int | None
+    split: Mapping[str, str] | None
     raw: Mapping[str, Any]
     """The whole description, for fingerprints."""
 
@@ -33,6 +39,11 @@ class TaskDescription:
     def is_cell_masking(self) -> bool:
         """Whether the task predicts a column of the anchor table itself."""
         return self.query is None and self.table is None
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether it says what the relation `timestamps` of its query holds."""
+        return self.timestamps is not None or (self.timedelta is not None and self.split is not None)
 
     @property
     def may_add_texts(self) -> bool:
@@ -76,6 +87,10 @@ class Description:
                     target_column=task["target_column"],
                     target_stype=task["target_stype"],
                     observation_time_column=task["observation_time_column"],
+                    timedelta=task["timedelta"],
+                    timestamps=task["timestamps"],
+                    num_eval_timestamps=task["num_eval_timestamps"],
+                    split=task["split"],
                     raw=task,
                 )
                 for name, task in raw["tasks"].items()
@@ -86,6 +101,11 @@ class Description:
         """Absolute paths of the parquet files of every table, part files in the order of their names."""
         folder = input_dir.resolve()
         return {name: _files(folder, table["file"]) for name, table in self.tables.items()}
+
+    def temporal_columns(self) -> dict[str, str]:
+        """The column that says when a row came into being, of the tables that have one."""
+        columns = {name: table["temporal_column"] for name, table in self.tables.items()}
+        return {name: column for name, column in columns.items() if column is not None}
 
 
 def _files(folder: Path, patterns: list[str]) -> list[Path]:

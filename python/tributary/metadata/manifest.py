@@ -19,7 +19,8 @@ class ColumnManifest:
     stype: str
     description: str
     statistics: Mapping[str, Any]
-    """`nulls`, and what its stype has: mean, std, min, max, min_us, max_us, true_count, distinct, non_finite."""
+    """`nulls`, and what its stype has: mean, std, min, max, min_us, max_us, true_count,
+    distinct, non_finite, overflow."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ class TaskManifest:
     base_rate: float | None
     """Share of true training labels (boolean target)."""
     classes: tuple[int, ...]
+    preview: Mapping[str, Mapping[str, Any]]
+    """What the labels look like, by split: `rows`, `nulls`, `min_time_us`, `max_time_us`, and as the stype has them
+    `base_rate`, `mean`, `std`, `quantiles` (0, .05, .25, .5, .75, .95, 1), `quantiles_us`, `num_classes`, `classes`."""
     warnings: tuple[str, ...]
 
 
@@ -149,5 +153,6 @@ def _task(raw: Mapping[str, Any]) -> TaskManifest:
         statistics=raw["statistics"],
         base_rate=raw.get("base_rate"),
         classes=tuple(raw["classes"]),
+        preview=raw["preview"],
         warnings=tuple(raw["warnings"]),
     )

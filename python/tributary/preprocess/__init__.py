@@ -3,13 +3,15 @@
 # the road
 from tributary.preprocess.pipeline import (
     Outcome,
-    Plan,
     PreprocessOptions,
     open_manifest,
     plan,
     preprocess,
     verify,
 )
+
+# what it would do
+from tributary.preprocess.planning import Plan, TablePlan, TextPlan
 
 # who watches, new vectors for what was made, what a task's SQL may take
 from tributary.preprocess.progress import Silence, Watcher
@@ -23,6 +25,8 @@ __all__ = [
     "Reembedded",
     "Silence",
     "SqlLimits",
+    "TablePlan",
+    "TextPlan",
     "Watcher",
     "open_manifest",
     "plan",

@@ -29,7 +29,15 @@ class EmbedCounts:
     """Texts whose vectors were made."""
 
 
-def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher: Watcher) -> EmbedCounts:
+def embed_database(
+    folder: Path,
+    embedder: Embedder,
+    scratch_dir: Path,
+    watcher: Watcher,
+    *,
+    columns: bool = True,
+    vocabulary: bool = True,
+) -> EmbedCounts:
     """Embeds the vocabulary and the columns of a staged database and writes both files of vectors.
 
     Args:
@@ -37,6 +45,8 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
         embedder: What makes the vectors.
         scratch_dir: Holds vectors that outgrow memory until they are written.
         watcher: Told of texts embedded.
+        columns: Make the vectors of the columns; False leaves their file as it is.
+        vocabulary: The same for those of the vocabulary.
 
     Returns:
         How many vectors were found in the cache and how many were made.
@@ -47,8 +57,8 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
     identity = json.dumps(embedder.identity, sort_keys=True)
     with through_cache(embedder) as cached:
         # in one go: the columns alone would be few texts for an embedder that works in batches
-        phrases = _headwater.column_phrases(folder)
-        texts = [*phrases, *_headwater.vocab_texts(folder)]
+        phrases = _headwater.column_phrases(folder) if columns else []
+        texts = [*phrases, *(_headwater.vocab_texts(folder) if vocabulary else [])]
         cached.announce(texts)
         try:
             vectors = _vectors(cached, texts, "vocabulary", scratch_dir, watcher)
@@ -58,8 +68,10 @@ def embed_database(folder: Path, embedder: Embedder, scratch_dir: Path, watcher:
             raise with_places(error, folder, texts, len(phrases)) from None
         if cached.cut_texts:
             watcher.warn(cut_warning(cached.cut_texts, folder, texts, len(phrases)))
-        _headwater.write_embeddings(folder, "column", vectors[: len(phrases)], identity)
-        _headwater.write_embeddings(folder, "vocab", vectors[len(phrases) :], identity)
+        if columns:
+            _headwater.write_embeddings(folder, "column", vectors[: len(phrases)], identity)
+        if vocabulary:
+            _headwater.write_embeddings(folder, "vocab", vectors[len(phrases) :], identity)
         return EmbedCounts(cached.num_found, cached.num_made)
 
 

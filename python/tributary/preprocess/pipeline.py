@@ -19,14 +19,17 @@ from tributary.errors import FormatError, SchemaError, TributaryError
 from tributary.metadata import Description, Manifest, TaskDescription
 from tributary.preprocess.embedding import EmbedCounts, embed_database
 from tributary.preprocess.labels import LabelQueries
+from tributary.preprocess.planning import Plan, make_plan
 from tributary.preprocess.progress import Silence, Watcher
 from tributary.preprocess.sql_engine import SqlLimits
 from tributary.preprocess.stages import (
-    EMBED,
+    EMBED_COLUMNS,
+    EMBED_FILES,
+    EMBED_TEXTS,
     ENCODE,
     STAGES_FILE,
     StageRecord,
-    embed_fingerprint,
+    embed_fingerprints,
     file_fingerprint,
     fingerprint,
     task_stage,
@@ -69,22 +72,14 @@ class Outcome:
     reused: tuple[str, ...]
     """Stages taken over from an earlier run."""
 
+    made: tuple[str, ...]
+    """Stages made by this run."""
+
     seconds: dict[str, float]
     """Wall-clock time of each stage that ran."""
 
     vectors: EmbedCounts | None = None
     """Where the vectors came from, if the embed stage ran."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do."""
-
-    stages: dict[str, bool]
-    """Every stage, in order; whether it would be made anew."""
-
-    table_bytes: dict[str, int]
-    """Size of the parquet files of each table."""
 
 
 def preprocess(
@@ -123,7 +118,7 @@ def plan(
     options: PreprocessOptions | None = None,
     watcher: Watcher | None = None,
 ) -> Plan:
-    """Says what `preprocess` would do, after checking the description and the queries; writes nothing.
+    """Says what `preprocess` would do and take, after checking the description and the queries; writes nothing.
 
     Args:
         input_dir: As for `preprocess`, like the rest.
@@ -133,7 +128,7 @@ def plan(
         watcher: Who is told of warnings.
 
     Returns:
-        The stages, each with whether it would be made anew.
+        The stages, each with whether it would be made anew, the tables, and what there is to embed.
 
     Raises:
         SchemaError: The description or a query is not what it should be.
@@ -216,10 +211,14 @@ class _Run:
             queries = LabelQueries(self._description, tasks, self._input_dir, Path(scratch), self._options.sql)
             with closing(queries):
                 queries.check(self._watcher)
-        files = self._description.table_files(self._input_dir)
-        return Plan(
-            stages={stage: stage not in kept for stage in self._expected},
-            table_bytes={table: sum(path.stat().st_size for path in paths) for table, paths in files.items()},
+        return make_plan(
+            self._description,
+            self._input_dir,
+            self._options.metadata,
+            self._options.threads,
+            self._embedder,
+            {stage: stage not in kept for stage in self._expected},
+            self._watcher,
         )
 
     def _make(self, staging: Staging) -> list[str]:
@@ -235,10 +234,8 @@ class _Run:
                 self._encode(staging, record)
             if open_tasks:
                 self._write_tasks(staging, record, open_tasks, queries)
-        if EMBED not in reused:
-            with self._stage(EMBED):
-                self._vectors = embed_database(staging.database, self._embedder, staging.scratch, self._watcher)
-                record.finish(EMBED, self._expected[EMBED])
+        _headwater.order_tasks(staging.database, metadata=self._description.text)
+        self._embed(staging, record, [stage for stage in EMBED_FILES if stage not in reused])
         with self._stage("publish"):
             if self._stat_input() != self._input_state:
                 raise SchemaError(f"the files of {self._input_dir} changed while they were read; run again")
@@ -273,6 +270,21 @@ class _Run:
                 self._watcher.progress(task.name, 1, 1, "tasks")
                 self._pass_on_warnings(report)
 
+    def _embed(self, staging: Staging, record: StageRecord, stages: list[str]) -> None:
+        if not stages:
+            return
+        with self._stage("embed"):
+            self._vectors = embed_database(
+                staging.database,
+                self._embedder,
+                staging.scratch,
+                self._watcher,
+                columns=EMBED_COLUMNS in stages,
+                vocabulary=EMBED_TEXTS in stages,
+            )
+            for stage in stages:
+                record.finish(stage, self._expected[stage], [EMBED_FILES[stage]])
+
     def _labels(self, task: TaskDescription, queries: LabelQueries) -> Path | None:
         if task.query is not None:
             return queries.run(task.name, self._watcher)
@@ -294,24 +306,19 @@ class _Run:
     def _fingerprints(self) -> dict[str, str]:
         """What each stage has to be made from, in the order of the stages.
 
-        A task depends on its place among the tasks, for its number, and on those before it that may add texts to
-        the vocabulary, whose ids come before those of its own texts.
+        A task depends on the encoded tables and on itself alone; its number and the ids of its own texts, which
+        depend on the tasks before it, are given when the database is published.
         """
         options = self._options
         encode = _headwater.encode_fingerprint(
             self._input_dir, metadata=options.metadata, strict=options.strict, stats_until=options.stats_until
         )
         expected = {ENCODE: encode}
-        before = [encode]
-        for place, task in enumerate(self._description.tasks):
+        for task in self._description.tasks:
             file = self._label_file(task)
             labels = None if file is None else file_fingerprint(file)
-            value = fingerprint(before, place, task.name, task.raw, labels)
-            expected[task_stage(task.name)] = value
-            if task.may_add_texts:
-                before.append(value)
-        expected[EMBED] = embed_fingerprint(expected, self._embedder.identity)
-        return expected
+            expected[task_stage(task.name)] = fingerprint(encode, task.name, task.raw, labels)
+        return expected | embed_fingerprints(self._description, expected, self._embedder.identity)
 
     def _stat_input(self) -> dict[str, tuple[int, int, int]]:
         """Size, time of change and identity of every file the database is made from."""
@@ -356,7 +363,8 @@ class _Run:
 
     def _outcome(self, *, reused: tuple[str, ...], is_up_to_date: bool) -> Outcome:
         manifest = open_manifest(self._output)
-        return Outcome(self._named_output, manifest, is_up_to_date, reused, self._seconds, self._vectors)
+        made = () if is_up_to_date else tuple(stage for stage in self._expected if stage not in reused)
+        return Outcome(self._named_output, manifest, is_up_to_date, reused, made, self._seconds, self._vectors)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from tributary.errors import FormatError
 from tributary.metadata import Manifest
 from tributary.preprocess.embedding import EmbedCounts, embed_database
 from tributary.preprocess.progress import Silence, Watcher
-from tributary.preprocess.stages import EMBED, STAGES_FILE, StageRecord, embed_fingerprint
+from tributary.preprocess.stages import EMBED_FILES, STAGES_FILE, StageRecord, by_embedder
 from tributary.preprocess.staging import Staging
 
 
@@ -52,13 +52,15 @@ def reembed(database: str | os.PathLike[str], embedder: Embedder, *, watcher: Wa
         record = StageRecord(staging.database)
         record.restart({})
         published = StageRecord(folder)
-        expected = {stage: value for stage, value in published.fingerprints().items() if stage != EMBED}
+        before = published.fingerprints()
+        expected = {stage: value for stage, value in before.items() if stage not in EMBED_FILES}
         taken = record.take_over(published, expected)
-        if len(taken) != len(expected) or not taken:
+        if len(taken) != len(expected) or not taken or len(before) != len(expected) + len(EMBED_FILES):
             raise FormatError(f"{folder / STAGES_FILE}: does not say which files each stage made; preprocess again")
-        watcher.stage(EMBED)
+        watcher.stage("embed")
         counts = embed_database(staging.database, embedder, staging.scratch, watcher)
-        record.finish(EMBED, embed_fingerprint(expected, embedder.identity))
+        for stage, file in EMBED_FILES.items():
+            record.finish(stage, by_embedder(before[stage], embedder.identity), [file])
         watcher.stage("publish")
         _headwater.publish(staging.database)
         staging.publish()

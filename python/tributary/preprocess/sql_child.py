@@ -6,6 +6,10 @@ network, extensions and settings are closed before any user text is parsed; Duck
 scalar functions can escape it, so has the process; the parent ends the process when a query takes too long. Queries
 run on one thread, so that equal data give equal labels.
 
+A query may read the moments it is asked at from the relation `timestamps(timestamp)` (RelBench's name; in its older
+queries `timestamp_df`). Then it runs once per round, as RelBench runs it once per split: with the moments of the
+round, and over the rows up to a time, so that no label of an earlier split can see the later one.
+
 It is started as a script of its own and imports nothing of `tributary`.
 """
 
@@ -17,6 +21,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 # The binary, its libraries and the interpreter take address space that is not the query's.
@@ -30,9 +35,14 @@ _VARYING_WORDS = {"current_date", "current_time", "current_timestamp", "localtim
 _HARMLESS = {"error", "current_setting", "getvariable", "in_search_path", "vector_type", "stats"}
 
 _TOKEN = re.compile(
-    r"""(?P<skip>--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|"(?:[^"]|"")*")|(?P<word>[A-Za-z_][A-Za-z_0-9]*)(?P<call>\s*\()?""",
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<text>'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""|(?P<word>[A-Za-z_][A-Za-z_0-9]*|"(?:[^"]|"")*")(?P<call>\s*\()?|(?P<end>;)|(?P<other>\S)""",
     re.DOTALL,
 )
+# where the views of the whole tables are
+_BASE = "memory.main"
+_MOMENTS = ("timestamps", "timestamp_df")
+_LABELS = "labels of the task"
 
 
 class RefusedQueryError(Exception):
@@ -54,17 +64,28 @@ def without_wildcards(path: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
+def bare(query: str) -> str:
+    """A statement without what may follow it, semicolons and comments, so that it can stand inside of another."""
+    end = 0
+    for token in _TOKEN.finditer(query):
+        if not token["comment"] and not token["end"]:
+            end = token.end()
+    return query[:end] + "\n"
+
+
 def limit_process(memory_bytes: int, cpu_seconds: int) -> None:
     """Bounds address space, CPU time and files, leaves no core file, and dies with the parent."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ceiling = memory_bytes + _OVERHEAD_BYTES
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        ceiling = min(ceiling, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-    file_bytes = memory_bytes * _SPILL_FACTOR
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: memory_bytes + _OVERHEAD_BYTES,
+        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_FSIZE: memory_bytes * _SPILL_FACTOR,
+    }
+    for what, limit in limits.items():
+        _, hard = resource.getrlimit(what)
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(what, (limit, limit))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -91,6 +112,10 @@ class Engine:
         )
         self._connection.execute("SET python_enable_replacements = false")
         self._connection.execute("SET TimeZone = 'UTC'")
+        # knows no table, so it reads names and nothing more
+        self._reader = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        self._tables = {table.lower() for table in setup["tables"]}
+        self._times: dict[str, str] = setup["times"]
         self.broken_tables = dict(self._create_views(setup["tables"]))
         self._close_doors(setup)
         self._unstable = self._unstable_functions()
@@ -123,22 +148,146 @@ class Engine:
         ).fetchall()
         return {name for (name,) in rows} - _HARMLESS
 
-    def check(self, query: str) -> dict[str, Any]:
-        """Parses and binds a query without running it."""
+    def check(self, query: str, has_moments: bool) -> dict[str, Any]:
+        """Parses and binds a query without running it.
+
+        Args:
+            query: Its text.
+            has_moments: The task says what the relation `timestamps` holds.
+        """
+        reads_moments = self._reads_moments(query)
+        if reads_moments and not has_moments:
+            raise RefusedQueryError(
+                "the query reads `timestamps`, but the task does not say which moments these are; give it"
+                " `timedelta` and `split`, or `timestamps`"
+            )
+        if reads_moments:
+            self._set_moments([])
         relation = self._bind(query)
         return {
             "columns": list(zip(relation.columns, map(str, relation.types), strict=True)),
             "unstable": sorted(self._unstable_words(query)),
+            "reads_moments": reads_moments,
         }
 
     def run(self, query: str, columns: list[str], output: str) -> dict[str, Any]:
         """Runs a query and writes the named columns of its result to a parquet file."""
-        self._connection.execute("SELECT setseed(0.5)").fetchall()  # chance draws the same every time
-        relation = self._bind(query).project(", ".join(map(quoted, columns)))
-        relation.write_parquet(output, compression="zstd")
+        self._seed()
+        self._bind(query).project(", ".join(map(quoted, columns))).write_parquet(output, compression="zstd")
         return {}
 
+    def run_rounds(
+        self, query: str, columns: list[str], output: str, rounds: list[dict[str, Any]], entity: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Runs a query once per round and writes the named columns of all results to one parquet file.
+
+        Args:
+            query: Its text.
+            columns: What to keep.
+            output: The file to write.
+            rounds: `moments` (see `_set_moments`), `until_us` (later rows are hidden; None hides none) and `split`
+                (written beside the labels; None writes none) of each.
+            entity: `key`, a column of the result; `table` and `column`, the primary key it names; `until_us`: entities
+                that came later have no labels.
+
+        Returns:
+            Labels left out: `null_keys` without an entity, as an outer join leaves them where nothing happened, and
+            `late` of entities that came too late.
+        """
+        self._connection.execute(f"DROP TABLE IF EXISTS {quoted(_LABELS)}")
+        for number, part in enumerate(rounds):
+            self._seed()
+            self._set_moments(part["moments"])
+            with self._rows_until(part["until_us"]):
+                kept = [quoted(column) for column in columns]
+                if part["split"] is not None and "split" not in columns:
+                    kept.append(f"{literal(part['split'])} AS split")
+                relation = self._bind(query).project(", ".join(kept))
+                if number == 0:
+                    relation.create(quoted(_LABELS))
+                else:
+                    relation.insert_into(quoted(_LABELS))
+        null = f"{quoted(entity['key'])} IS NULL"
+        late = self._late_entities(entity)
+        counts = self._connection.execute(
+            f"SELECT count(*) FILTER ({null}), count(*) FILTER (NOT ({null}) AND ({late})) FROM {quoted(_LABELS)}"
+        ).fetchall()[0]
+        labels = self._connection.table(quoted(_LABELS)).filter(f"NOT ({null}) AND NOT ({late})")
+        labels.write_parquet(output, compression="zstd")
+        self._connection.execute(f"DROP TABLE {quoted(_LABELS)}")
+        return {"null_keys": counts[0], "late": counts[1]}
+
+    def extent(self, until_us: int | None) -> dict[str, Any]:
+        """The first and the last time of the database, microseconds; None where no row has one.
+
+        Args:
+            until_us: Leaves later rows out.
+        """
+        found = []
+        for table, column in self._times.items():
+            if table in self.broken_tables:
+                continue
+            time = f"TRY_CAST({quoted(column)} AS TIMESTAMP)"
+            until = "" if until_us is None else f" WHERE {time} <= make_timestamp({until_us}::BIGINT)"
+            row = self._connection.execute(
+                f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM {_BASE}.{quoted(table)}{until}"
+            ).fetchall()[0]
+            found += [value for value in row if value is not None]
+        return {"first_us": min(found, default=None), "last_us": max(found, default=None)}
+
+    def _seed(self) -> None:
+        self._connection.execute("SELECT setseed(0.5)").fetchall()  # chance draws the same every time
+
+    def _reads_moments(self, query: str) -> bool:
+        """Whether the query reads a relation of moments that is no table of the database."""
+        self._statement(query)
+        names = {name.lower() for name in self._reader.get_table_names(query)}
+        return bool(names & set(_MOMENTS) - self._tables)
+
+    def _set_moments(self, moments: list[int] | dict[str, int]) -> None:
+        """Fills the relations of moments: microseconds one by one, or `start`, `step` and `count` of a series."""
+        if isinstance(moments, dict):
+            time = f"{moments['start']}::BIGINT + range * {moments['step']}::BIGINT"
+            rows = f"SELECT make_timestamp({time}) AS timestamp FROM range({moments['count']})"
+        else:
+            rows = f"SELECT make_timestamp(us) AS timestamp FROM (SELECT unnest({moments}::BIGINT[]) AS us)"
+        for name in _MOMENTS:
+            if name not in self._tables:
+                self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {rows}")
+
+    @contextmanager
+    def _rows_until(self, until_us: int | None) -> Iterator[None]:
+        """Hides rows of later times, and of none, behind views that come before those of the whole tables."""
+        hidden = {} if until_us is None else self._times
+        hidden = {table: column for table, column in hidden.items() if table not in self.broken_tables}
+        for table, column in hidden.items():
+            self._connection.execute(
+                f"CREATE TEMP VIEW {quoted(table)} AS SELECT * FROM {_BASE}.{quoted(table)}"
+                f" WHERE TRY_CAST({quoted(column)} AS TIMESTAMP) <= make_timestamp({until_us}::BIGINT)"
+            )
+        try:
+            yield
+        finally:
+            for table in hidden:
+                self._connection.execute(f"DROP VIEW temp.{quoted(table)}")
+
+    def _late_entities(self, entity: dict[str, Any]) -> str:
+        """Whether a label's entity is there, but came too late, as SQL."""
+        time = self._times.get(entity["table"])
+        if entity["until_us"] is None or time is None or entity["table"] in self.broken_tables:
+            return "false"
+        is_early = f"TRY_CAST({quoted(time)} AS TIMESTAMP) <= make_timestamp({entity['until_us']}::BIGINT)"
+        return (
+            f"{quoted(entity['key'])}::VARCHAR IN (SELECT {quoted(entity['column'])}::VARCHAR"
+            f" FROM {_BASE}.{quoted(entity['table'])} WHERE ({is_early}) IS NOT TRUE)"
+        )
+
     def _bind(self, query: str) -> Any:
+        self._statement(query)
+        return self._connection.sql(bare(query))
+
+    def _statement(self, query: str) -> None:
+        """Refuses what is not one SELECT."""
         statements = self._connection.extract_statements(query)
         if not statements:
             raise RefusedQueryError("the query is empty; expected one SELECT statement")
@@ -150,13 +299,12 @@ class Engine:
         if statements[0].named_parameters:
             names = ", ".join(f"${name}" for name in sorted(statements[0].named_parameters))
             raise RefusedQueryError(f"the query has parameters without a value: {names}")
-        return self._connection.sql(query)
 
     def _unstable_words(self, query: str) -> set[str]:
         """Names of functions in the text whose value is not a function of the data."""
         found = set()
         for token in _TOKEN.finditer(query):
-            word = (token["word"] or "").lower()
+            word = (token["word"] or "").strip('"').lower()
             if word in _VARYING_WORDS or (token["call"] and word in self._unstable):
                 found.add(word)
         return found
@@ -165,9 +313,8 @@ class Engine:
 def answer(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     """The reply to one request: `{"ok": true, ...}` or `{"ok": false, "message": ...}`."""
     try:
-        if request["do"] == "check":
-            return {"ok": True, **engine.check(request["query"])}
-        return {"ok": True, **engine.run(request["query"], request["columns"], request["output"])}
+        arguments = {name: value for name, value in request.items() if name != "do"}
+        return {"ok": True, **getattr(engine, request["do"])(**arguments)}
     except RefusedQueryError as error:
         return {"ok": False, "message": str(error)}
     except MemoryError:

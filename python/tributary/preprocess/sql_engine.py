@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tributary.errors import SchemaError
+from tributary.preprocess.moments import Round
 
 _SCRIPT = Path(__file__).with_name("sql_child.py")
 _START_SECONDS = 60.0
@@ -44,6 +45,37 @@ class CheckedQuery:
     unstable: tuple[str, ...]
     """Functions in it whose value changes from run to run."""
 
+    reads_moments: bool
+    """It reads the relation `timestamps`."""
+
+
+@dataclass(frozen=True)
+class Entities:
+    """What the labels of a query are about."""
+
+    key: str
+    """Column of the result with the entity's key."""
+
+    table: str
+    """Table of the entities."""
+
+    column: str
+    """Its primary key."""
+
+    until_us: int | None
+    """Entities that came later have no labels; None: all may have."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Labels that were left out."""
+
+    null_keys: int
+    """Those without an entity."""
+
+    late: int
+    """Those of an entity that came too late."""
+
 
 class SqlEngine:
     """A child process with a view per table, closed when the `with` block ends.
@@ -52,15 +84,23 @@ class SqlEngine:
         tables: Parquet files of each table, absolute paths.
         scratch_dir: Folder for what queries spill and for the results; it exists.
         limits: What one query may take.
+        times: The column that says when a row came into being, of the tables that have one.
 
     Raises:
         OSError: The child process cannot be started.
     """
 
-    def __init__(self, tables: Mapping[str, Sequence[Path]], scratch_dir: Path, limits: SqlLimits) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, Sequence[Path]],
+        scratch_dir: Path,
+        limits: SqlLimits,
+        times: Mapping[str, str] | None = None,
+    ) -> None:
         self._limits = limits
         self._scratch_dir = scratch_dir
         self._tables = {name: [os.fspath(file) for file in files] for name, files in tables.items()}
+        self._times = dict(times or {})
         self._errors = (scratch_dir / "sql.log").open("w+b")
         self._unread = b""
         self._child: subprocess.Popen[bytes] | None = None
@@ -86,14 +126,30 @@ class SqlEngine:
                     pipe.close()
         self._errors.close()
 
-    def check(self, task: str, query: str) -> CheckedQuery:
+    def check(self, task: str, query: str, *, has_moments: bool = False) -> CheckedQuery:
         """Parses and binds the query of a task.
+
+        Args:
+            task: Its name, for messages.
+            query: Its text.
+            has_moments: The task says what the relation `timestamps` holds.
 
         Raises:
             SchemaError: It is not one read-only SELECT over the tables.
         """
-        reply = self._ask(task, {"do": "check", "query": query})
-        return CheckedQuery(tuple((name, kind) for name, kind in reply["columns"]), tuple(reply["unstable"]))
+        reply = self._ask(task, {"do": "check", "query": query, "has_moments": has_moments})
+        columns = tuple((name, kind) for name, kind in reply["columns"])
+        return CheckedQuery(columns, tuple(reply["unstable"]), reply["reads_moments"])
+
+    def extent(self, task: str, until_us: int | None = None) -> tuple[int | None, int | None]:
+        """The first and the last time of the database, microseconds since 1970; None where no row has one.
+
+        Args:
+            task: Who asks, for messages.
+            until_us: Leaves later rows out.
+        """
+        reply = self._ask(task, {"do": "extent", "until_us": until_us})
+        return reply["first_us"], reply["last_us"]
 
     def broken_tables(self, task: str) -> dict[str, str]:
         """Tables whose files the engine cannot read, with its message.
@@ -118,6 +174,38 @@ class SqlEngine:
             SchemaError: The query fails, or reaches the limit of time or memory.
         """
         self._ask(task, {"do": "run", "query": query, "columns": list(columns), "output": os.fspath(output)})
+
+    def run_rounds(
+        self, task: str, query: str, columns: Sequence[str], output: Path, rounds: Sequence[Round], entities: Entities
+    ) -> LeftOut:
+        """Runs the query of a task once per round; the results stand in one file, each label beside its split.
+
+        Args:
+            task: Its name, for messages.
+            query: Its text, checked before; it reads the relation `timestamps`.
+            columns: Columns of the result to keep.
+            output: One of `outputs()`; it does not exist.
+            rounds: When the question is asked.
+            entities: What the labels are about.
+
+        Returns:
+            How many labels were left out.
+
+        Raises:
+            SchemaError: As from `run`.
+        """
+        request = {
+            "do": "run_rounds",
+            "query": query,
+            "columns": list(columns),
+            "output": os.fspath(output),
+            "rounds": [
+                {"moments": _sendable(part.moments), "split": part.split, "until_us": part.until_us} for part in rounds
+            ],
+            "entity": asdict(entities),
+        }
+        reply = self._ask(task, request)
+        return LeftOut(reply["null_keys"], reply["late"])
 
     def outputs(self, count: int) -> list[Path]:
         """Names for `count` results; only to be asked before the first query, for no other file can be written."""
@@ -147,6 +235,7 @@ class SqlEngine:
         )
         setup = {
             "tables": self._tables,
+            "times": self._times,
             "outputs": [os.fspath(path) for path in self._output_paths()],
             "spill_dir": os.fspath(spill_dir),
             "memory_bytes": self._limits.memory_bytes,
@@ -175,7 +264,7 @@ class SqlEngine:
                 child.kill()
                 raise SchemaError(
                     f"{place}: took longer than {seconds:g} seconds and was stopped (time limit);"
-                    " simplify it or raise --sql-timeout"
+                    " simplify it or raise --sql-time-limit"
                 )
             piece = os.read(child.stdout.fileno(), 1 << 16)
             if not piece:
@@ -212,6 +301,13 @@ class SqlEngine:
             if table in message:
                 message = f"{message}\ntable `{table}` cannot be read: {why}"
         return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " ..."
+
+
+def _sendable(moments: Sequence[int]) -> list[int] | dict[str, int]:
+    """Moments as the child reads them; a series stays a series."""
+    if isinstance(moments, range):
+        return {"start": moments.start, "step": moments.step, "count": len(moments)}
+    return list(moments)
 
 
 # -I and -S keep the user's environment, site hooks and current folder out of the child; what it may import comes

@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tributary.metadata import Description
 from tributary.preprocess.staging import link_or_copy, sync_files, sync_folder
 
 STAGES_FILE = "stages.json"
 ENCODE = "encode"
-EMBED = "embed"
-_VERSION = 1
+EMBED_TEXTS = "embed texts"
+EMBED_COLUMNS = "embed columns"
+EMBED_FILES = {EMBED_TEXTS: "vocab_embeddings.bin", EMBED_COLUMNS: "column_embeddings.bin"}
+_VERSION = 2
 
 
 def task_stage(task: str) -> str:
@@ -32,14 +35,39 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def embed_fingerprint(before: Mapping[str, str], identity: Mapping[str, Any]) -> str:
-    """What the embed stage is made from.
+def embed_fingerprints(
+    description: Description, made: Mapping[str, str], identity: Mapping[str, Any]
+) -> dict[str, str]:
+    """What the two halves of the embed stage are made from: the texts, and the phrases of the columns.
+
+    Both follow the order of the tasks. A task whose labels add no text has no part in the first half, and what its
+    labels are has no part in the second.
 
     Args:
-        before: Fingerprint of every stage before it.
+        description: The described database.
+        made: Fingerprint of every stage before.
         identity: That of the embedder.
     """
-    return fingerprint(dict(before), dict(identity))
+    texts = [made[task_stage(task.name)] for task in description.tasks if task.may_add_texts]
+    phrases = [
+        [task.name, task.observation_time_column, task.target_column, task.raw["description"]]
+        for task in description.tasks
+    ]
+    content = {
+        EMBED_TEXTS: fingerprint(EMBED_TEXTS, made[ENCODE], texts),
+        EMBED_COLUMNS: fingerprint(EMBED_COLUMNS, made[ENCODE], phrases),
+    }
+    return {stage: by_embedder(value, identity) for stage, value in content.items()}
+
+
+def by_embedder(value: str, identity: Mapping[str, Any]) -> str:
+    """The fingerprint of a half of the embed stage with another embedder.
+
+    Args:
+        value: A fingerprint of the same half, with any embedder or without.
+        identity: That of the embedder.
+    """
+    return f"{value.split('.')[0]}.{fingerprint(dict(identity))}"
 
 
 def file_fingerprint(path: Path) -> str:
@@ -114,19 +142,24 @@ class StageRecord:
             self._write()
         return taken
 
-    def finish(self, stage: str, value: str) -> None:
-        """Records a stage: every file that no earlier stage claims is its own.
+    def finish(self, stage: str, value: str, files: list[str] | None = None) -> None:
+        """Records a stage.
 
         Args:
             stage: Its name.
             value: Its fingerprint.
+            files: Its files; None: every file that no earlier stage claims.
         """
-        claimed = {name for entry in self._stages.values() for name in entry["files"]} | {STAGES_FILE}
-        present = {p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()}
-        files = sorted(present - claimed)
+        if files is None:
+            files = self._unclaimed()
         sync_files(self.folder / name for name in files)
         self._stages[stage] = {"fingerprint": value, "files": files}
         self._write()
+
+    def _unclaimed(self) -> list[str]:
+        claimed = {name for entry in self._stages.values() for name in entry["files"]} | {STAGES_FILE}
+        present = {p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file()}
+        return sorted(present - claimed)
 
     def _write(self) -> None:
         target = self.folder / STAGES_FILE

@@ -18,6 +18,7 @@ mod kind;
 mod labels;
 mod link;
 mod places;
+mod preview;
 mod publish;
 mod records;
 mod report;
@@ -27,6 +28,7 @@ mod spool;
 mod staged;
 mod stats;
 mod summary;
+mod survey;
 mod task_file;
 mod tasks;
 mod vocabulary;
@@ -56,7 +58,8 @@ use crate::stype::Stype;
 
 pub use self::places::{TextPlace, text_places};
 pub use self::publish::{publish, write_embeddings};
-pub use self::staged::{column_phrases, staged_manifest, vocab_texts};
+pub use self::staged::{column_phrases, order_tasks, staged_manifest, vocab_texts};
+pub use self::survey::{Survey, TableSurvey, survey};
 pub use self::tasks::{TaskReport, write_task};
 
 /// What the encode stage leaves in staging for the later stages.

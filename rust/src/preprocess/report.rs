@@ -134,6 +134,7 @@ fn statistics(stype: Stype, summary: Option<Summary>, tally: &Tally) -> ColumnSt
             found.max = has_values.then_some(summary.max);
         }
         (Stype::Timestamp, Some((summary, _))) => {
+            found.overflow = Some(summary.unusable);
             found.min_us = summary.grid.map(|grid| grid.min_us);
             found.max_us = summary.grid.map(|grid| grid.max_us);
         }

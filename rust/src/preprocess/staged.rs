@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::{FORMAT_VERSION, FileKind, FileReader};
 use crate::ids::{ColumnId, ForeignKeyId, TableId, TaskId};
 use crate::manifest::{MANIFEST_FILE, Manifest, TaskKind, TaskManifest, VocabularyManifest};
+use crate::schema::Schema;
 
 const TASK_FOLDER: &str = "tasks";
 
@@ -33,13 +34,21 @@ pub fn staged_manifest(root: &Path) -> Result<Manifest> {
     Ok(compose(encode, tasks))
 }
 
-/// Puts the staged tasks in the order of `names`, the tasks of `metadata.json`.
+/// Puts the staged tasks in the order of `metadata`, the text of the description.
+///
+/// What a task stage made does not depend on the other tasks; the numbers in its stage file do.
 ///
 /// # Errors
-/// [`Error::Argument`] when a task is staged that `names` does not know.
-pub(super) fn order_tasks(root: &Path, names: &[&str]) -> Result<()> {
+/// [`Error::Argument`] when a task is staged that `metadata` does not know.
+pub fn order_tasks(root: &Path, metadata: &str) -> Result<()> {
+    let schema = Schema::parse(metadata.as_bytes(), MANIFEST_FILE)?;
+    put_in_order(root, &schema)
+}
+
+/// [`order_tasks`] of a parsed description.
+pub(super) fn put_in_order(root: &Path, schema: &Schema) -> Result<()> {
     for mut task in staged_tasks(root)? {
-        let place = names.iter().position(|name| *name == task.name).ok_or_else(|| {
+        let place = schema.tasks.iter().position(|known| known.name == task.name).ok_or_else(|| {
             Error::Argument(format!("the staged task `{}` is not in metadata.json; remove its files", task.name))
         })?;
         if task.id.idx() != place {
@@ -176,16 +185,18 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).map_err(|error| Error::format(path, format!("damaged stage file: {error}")))
 }
 
-/// Writes a stage file, synced; an existing one is replaced and not written into, for it may have a second name.
+/// Writes a stage file, synced; it is the old one or the new one at every moment, and an existing one is not written
+/// into, for it may have a second name.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     use std::io::Write;
     let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::io(path, error.into()))?;
     text.push(b'\n');
-    remove_if_there(path)?;
+    let draft = path.with_extension("draft");
     let write = || {
-        let mut file = std::fs::File::create(path)?;
+        let mut file = std::fs::File::create(&draft)?;
         file.write_all(&text)?;
-        file.sync_all()
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
     };
     write().map_err(|source| Error::io(path, source))
 }

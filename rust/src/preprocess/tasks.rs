@@ -12,16 +12,17 @@ use serde::Serialize;
 use super::anchors::{AnchorTable, key_text, observation_time};
 use super::decode::NO_TIME;
 use super::labels::Labels;
+use super::preview::Labels as LabelPreview;
 use super::publish::build_id;
 use super::seeds::{Label, Seed, Splitter, named_split};
-use super::staged::{order_tasks, staged_manifest, task_report, write_json};
+use super::staged::{put_in_order, staged_manifest, task_report, write_json};
 use super::task_file::{NO_TEXT, TaskFile};
 use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::{Cell, NEVER_VISIBLE};
 use crate::format::{FileKind, FileReader};
 use crate::ids::{ColumnId, RowId, TaskId};
-use crate::manifest::{LabelStatistics, Manifest, SPLITS, SplitCounts, TableManifest, TaskKind, TaskManifest};
+use crate::manifest::{LabelStatistics, Manifest, Preview, SPLITS, SplitCounts, TableManifest, TaskKind, TaskManifest};
 use crate::schema::{Schema, TaskSchema, file_stem};
 use crate::stype::Stype;
 use crate::timestamp;
@@ -58,7 +59,8 @@ struct Draft {
     texts: Option<Vec<String>>,
     /// Scale the labels already have (cells).
     statistics: Option<LabelStatistics>,
-    null_targets: u64,
+    /// Per split.
+    null_targets: [u64; 3],
     null_times: u64,
 }
 
@@ -77,7 +79,7 @@ pub fn write_task(root: &Path, name: &str, labels: Option<&Path>, metadata: &str
         let near = suggestion(name, names.iter().copied());
         Error::Argument(format!("unknown task `{name}`{near}"))
     })?;
-    order_tasks(root, &names)?;
+    put_in_order(root, &schema)?;
     let (task, manifest) = (&schema.tasks[idx], staged_manifest(root)?);
     let anchor = manifest.table(&schema.tables[task.anchor_table.idx()].name).ok_or_else(|| {
         Error::Argument(format!("task `{name}`: its anchor table is not encoded; encode the database again"))
@@ -95,6 +97,7 @@ pub fn write_task(root: &Path, name: &str, labels: Option<&Path>, metadata: &str
     let statistics = draft.statistics.unwrap_or_else(|| label_statistics(&draft.seeds));
     let file = pack(root, &manifest, task, &draft, statistics, table.num_rows())?;
     let mut described = describe(&schema, idx, anchor, &file, statistics);
+    described.preview = preview(root, &draft)?;
     described.warnings = warnings(task, &draft, &described);
     file.write(root, &described.file, build_id(root, &manifest)?)?;
     write_json(&root.join(task_report(&described.file)), &described)?;
@@ -108,7 +111,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
     let splitter = Splitter::new(task);
     let at = |column: &str| format!("task `{}`, column `{column}`", task.name);
     let key_column = task.anchor_key.as_deref().unwrap_or_default();
-    let (mut seeds, mut null_targets) = (Vec::with_capacity(labels.keys.len()), 0);
+    let (mut seeds, mut null_targets) = (Vec::with_capacity(labels.keys.len()), [0; 3]);
     let (mut num_unknown, mut first_unknown) = (0u64, None);
     for (idx, key) in labels.keys.iter().enumerate() {
         let key = key.as_ref().ok_or_else(|| {
@@ -119,7 +122,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
         })?;
         let Some(RowId(row)) = anchor_keys.map(|keys| keys.find(key)).transpose()?.flatten() else {
             num_unknown += 1;
-            first_unknown = first_unknown.or(Some(key));
+            first_unknown = first_unknown.or(Some((idx, key)));
             continue;
         };
         let time = match (&labels.times, &task.observation_time_column) {
@@ -136,12 +139,12 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
         };
         match labels.answers[idx] {
             Some(label) => seeds.push(Seed { time, row, split, label }),
-            None => null_targets += 1,
+            None => null_targets[usize::from(split)] += 1,
         }
     }
-    if let Some(first) = first_unknown {
+    if let Some((idx, first)) = first_unknown {
         let message = format!(
-            "{num_unknown} of {} labels name no row of `{}`, the first of them `{}`; join the labels with the table",
+            "{num_unknown} of {} labels name no row of `{}`, the first of them label {idx} with `{}`; join the labels with the table",
             labels.keys.len(),
             anchor.name,
             key_text(first)
@@ -161,22 +164,22 @@ fn cell_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable) ->
     let target = position(&task.target_column)?;
     let time_column = task.observation_time_column.as_deref().map(position).transpose()?;
     let splitter = Splitter::new(task);
-    let (mut seeds, mut null_targets, mut null_times) = (Vec::new(), 0, 0);
+    let (mut seeds, mut null_targets, mut null_times) = (Vec::new(), [0; 3], 0);
     for (row, record) in table.records()?.enumerate() {
-        let Some(cell) = record.cell(target) else {
-            null_targets += 1;
-            continue;
-        };
         let time = match time_column.map(|column| record.cell(column)) {
             None => Some(observation_time(record.time())),
             Some(Some(Cell::Timestamp(time))) => Some(time),
             Some(_) => None,
         };
         let Some(time) = time.filter(|_| record.time() != NEVER_VISIBLE) else {
-            null_times += 1;
+            null_times += u64::from(record.cell(target).is_some());
             continue;
         };
         let split = splitter.split(time, || table.key_text(row))?;
+        let Some(cell) = record.cell(target) else {
+            null_targets[usize::from(split)] += 1;
+            continue;
+        };
         seeds.push(Seed { time, row: row as u32, split, label: label_of(cell) });
     }
     let statistics = &anchor.columns[target].statistics;
@@ -342,16 +345,34 @@ fn describe(
         base_rate: is_rated.then(|| positive as f64 / f64::from(splits.train)),
         classes: if task.target_stype == Stype::Categorical { file.classes() } else { Vec::new() },
         num_texts: file.texts.len() as u32,
+        preview: Preview::default(),
         warnings: Vec::new(),
     }
+}
+
+/// What the labels look like; texts come from the labels, or from the vocabulary for cells.
+fn preview(root: &Path, draft: &Draft) -> Result<Preview> {
+    let is_text = |seed: &Seed| matches!(seed.label, Label::Text(_));
+    let vocabulary = match draft.texts {
+        None if draft.seeds.first().is_some_and(is_text) => {
+            Some(FileReader::open(root, VOCABULARY_FILE, FileKind::Vocabulary)?)
+        }
+        _ => None,
+    };
+    let text = |id: u32| match (&draft.texts, &vocabulary) {
+        (Some(texts), _) => Ok(texts[id as usize].clone()),
+        (None, Some(vocabulary)) => vocabulary.text(id as usize),
+        (None, None) => Ok(String::new()),
+    };
+    LabelPreview { seeds: &draft.seeds, nulls: draft.null_targets, scale: draft.statistics, text }.preview()
 }
 
 fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<String> {
     let name = &task.name;
     let mut warnings = Vec::new();
-    if draft.null_targets > 0 && task.kind == TaskKind::Table {
-        let labels = draft.null_targets + draft.seeds.len() as u64;
-        let (null, target) = (draft.null_targets, &task.target_column);
+    let null = draft.null_targets.iter().sum::<u64>();
+    if null > 0 && task.kind == TaskKind::Table {
+        let (labels, target) = (null + draft.seeds.len() as u64, &task.target_column);
         warnings.push(format!("task `{name}`: {null} of {labels} labels were left out, their `{target}` is null"));
     }
     if draft.null_times > 0 {
@@ -383,7 +404,7 @@ fn report(draft: &Draft, described: TaskManifest) -> TaskReport {
         task: described.name,
         num_seeds: described.num_seeds,
         splits: described.splits,
-        null_targets: draft.null_targets,
+        null_targets: draft.null_targets.iter().sum(),
         null_times: draft.null_times,
         base_rate: described.base_rate,
         statistics: (described.target_stype == Stype::Numerical).then_some(described.statistics),

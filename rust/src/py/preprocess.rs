@@ -86,6 +86,30 @@ pub(super) fn write_task(
     to_json(&report)
 }
 
+/// Puts the staged tasks in the order of the description, which gives them their numbers.
+#[pyfunction]
+#[pyo3(signature = (staging_dir, *, metadata))]
+pub(super) fn order_tasks(py: Python<'_>, staging_dir: PathBuf, metadata: &str) -> PyResult<()> {
+    detach(py, || preprocess::order_tasks(&staging_dir, metadata))
+}
+
+/// What the encode stage would read and make, as JSON, and every distinct text of the tables, if `texts` asks for them.
+#[pyfunction]
+#[pyo3(signature = (input_dir, *, metadata=None, threads=0, texts=true, progress=None))]
+pub(super) fn survey(
+    py: Python<'_>,
+    input_dir: PathBuf,
+    metadata: Option<PathBuf>,
+    threads: usize,
+    texts: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(String, Vec<String>)> {
+    let options = EncodeOptions { metadata, threads, ..EncodeOptions::default() };
+    let work = |progress: preprocess::Progress<'_>| preprocess::survey(&input_dir, &options, texts, progress);
+    let (found, texts) = watched(py, progress.as_ref(), work)?;
+    Ok((to_json(&found)?, texts))
+}
+
 /// Writes the manifest of a staged database; answers the build id.
 #[pyfunction]
 pub(super) fn publish(py: Python<'_>, staging_dir: PathBuf) -> PyResult<String> {

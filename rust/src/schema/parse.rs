@@ -3,18 +3,18 @@
 use indexmap::IndexMap;
 
 use super::json::Json;
+use super::moments::{Moments, parse_duration, parse_time};
 use super::{ColumnSchema, Schema, SplitTimes, TableSchema, TaskSchema};
 use crate::error::{Error, Result, suggestion};
 use crate::ids::TableId;
 use crate::manifest::TaskKind;
 use crate::stype::Stype;
-use crate::timestamp;
 
 const TOP_FIELDS: [&str; 4] = ["name", "description", "tables", "tasks"];
 const TABLE_FIELDS: [&str; 6] =
     ["file", "primary_key", "temporal_column", "null_time_visible", "description", "columns"];
 const COLUMN_FIELDS: [&str; 3] = ["stype", "foreign_key", "description"];
-const TASK_FIELDS: [&str; 13] = [
+const TASK_FIELDS: [&str; 16] = [
     "kind",
     "query",
     "table",
@@ -23,6 +23,9 @@ const TASK_FIELDS: [&str; 13] = [
     "target_column",
     "target_stype",
     "observation_time_column",
+    "timedelta",
+    "timestamps",
+    "num_eval_timestamps",
     "horizon",
     "split",
     "remove_columns",
@@ -62,9 +65,9 @@ pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Schema> {
 }
 
 /// The fields of one object and how messages name it.
-struct Fields<'a> {
-    place: String,
-    object: &'a IndexMap<String, Json>,
+pub(super) struct Fields<'a> {
+    pub(super) place: String,
+    pub(super) object: &'a IndexMap<String, Json>,
 }
 
 impl<'a> Fields<'a> {
@@ -75,15 +78,15 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn fault(&self, message: impl Into<String>) -> Error {
+    pub(super) fn fault(&self, message: impl Into<String>) -> Error {
         Error::schema(&self.place, message)
     }
 
-    fn wrong(&self, field: &str, expected: &str, found: &Json) -> Error {
+    pub(super) fn wrong(&self, field: &str, expected: &str, found: &Json) -> Error {
         self.fault(format!("`{field}` must be {expected}, found {}", found.kind()))
     }
 
-    fn only(&self, known: &[&str]) -> Result<()> {
+    pub(super) fn only(&self, known: &[&str]) -> Result<()> {
         self.object.keys().find(|key| !known.contains(&key.as_str())).map_or(Ok(()), |unknown| {
             let hint = suggestion(unknown, known.iter().copied());
             Err(self.fault(format!("unknown field `{unknown}`{hint}; the fields are {}", known.join(", "))))
@@ -91,11 +94,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is there and not null.
-    fn get(&self, field: &str) -> Option<&'a Json> {
+    pub(super) fn get(&self, field: &str) -> Option<&'a Json> {
         self.object.get(field).filter(|value| **value != Json::Null)
     }
 
-    fn text(&self, field: &str) -> Result<Option<&'a str>> {
+    pub(super) fn text(&self, field: &str) -> Result<Option<&'a str>> {
         match self.get(field) {
             None => Ok(None),
             Some(Json::Text(text)) => Ok(Some(text)),
@@ -345,6 +348,8 @@ fn parse_task(schema: &Schema, name: &str, fields: &Fields<'_>) -> Result<TaskSc
     if split.is_some() && observation_time_column.is_none() && anchor.temporal_column.is_none() {
         return Err(fields.fault("`split` needs times: name an observation_time_column, or leave `split` out"));
     }
+    let names = schema.tables.iter().map(|table| table.name.as_str());
+    let moments = Moments::parse(fields, query, split, names)?;
     let anchor_key = match (kind, fields.text("anchor_key")?) {
         (_, Some(key)) => Some(key.to_owned()),
         (TaskKind::Table, None) => anchor.primary_key.clone(),
@@ -361,7 +366,10 @@ fn parse_task(schema: &Schema, name: &str, fields: &Fields<'_>) -> Result<TaskSc
         target_column: target_column.to_owned(),
         target_stype,
         observation_time_column: observation_time_column.map(str::to_owned),
-        horizon_us: fields.text("horizon")?.map(|text| parse_horizon(fields, text)).transpose()?,
+        horizon_us: parse_duration(fields, "horizon")?.or(moments.timedelta_us),
+        timedelta_us: moments.timedelta_us,
+        timestamps: moments.timestamps,
+        num_eval_timestamps: moments.num_eval_timestamps,
         split,
         remove_columns: parse_removed(schema, fields)?,
         metric: fields.text("metric")?.map(str::to_owned),
@@ -447,12 +455,7 @@ fn parse_split(fields: &Fields<'_>) -> Result<Option<SplitTimes>> {
     let Some(value) = fields.get("split") else { return Ok(None) };
     let split = Fields::of(format!("{}, `split`", fields.place), value)?;
     split.only(&["val", "test"])?;
-    let time = |field: &str| {
-        let text = split.required_text(field)?;
-        timestamp::parse(text).ok_or_else(|| {
-            split.fault(format!("`{field}` is `{text}`, expected a date or time as 2020-01-31 or 2020-01-31 12:00:00"))
-        })
-    };
+    let time = |field: &str| parse_time(&split, field, split.required_text(field)?);
     let times = SplitTimes { val_us: time("val")?, test_us: time("test")? };
     if times.val_us > times.test_us {
         return Err(split.fault("`val` is later than `test`; validation comes before test"));
@@ -482,37 +485,4 @@ fn parse_removed(schema: &Schema, fields: &Fields<'_>) -> Result<Vec<(TableId, u
             Ok((id, position))
         })
         .collect()
-}
-
-const UNITS: [(&str, i64); 5] = [
-    ("second", 1_000_000),
-    ("minute", 60_000_000),
-    ("hour", 3_600_000_000),
-    ("day", timestamp::DAY_US),
-    ("week", 7 * timestamp::DAY_US),
-];
-
-fn parse_horizon(fields: &Fields<'_>, text: &str) -> Result<i64> {
-    if text.trim() == "0" {
-        return Ok(0);
-    }
-    let parsed = text.trim().split_once(' ').and_then(|(number, unit)| {
-        let unit = unit.trim();
-        let (_, unit_us) = UNITS.iter().find(|(name, _)| unit.strip_suffix('s').unwrap_or(unit) == *name)?;
-        number.parse::<u32>().ok().and_then(|number| i64::from(number).checked_mul(*unit_us))
-    });
-    parsed.ok_or_else(|| {
-        fields.fault(format!(
-            "`horizon` is `{text}`, expected a number and seconds, minutes, hours, days or weeks, as `30 days`"
-        ))
-    })
-}
-
-/// A horizon in the largest unit that divides it.
-pub(super) fn format_horizon(horizon_us: i64) -> String {
-    UNITS
-        .iter()
-        .rev()
-        .find(|(_, unit_us)| horizon_us != 0 && horizon_us % unit_us == 0)
-        .map_or_else(|| "0".into(), |(unit, unit_us)| format!("{} {unit}s", horizon_us / unit_us))
 }
