@@ -37,7 +37,7 @@ def preprocess(
     ] = None,
     dimension: Annotated[int, typer.Option(min=8, help="Length of the vectors of texts.", rich_help_panel=_DATA)] = 256,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A dangling foreign key is an error.", rich_help_panel=_DATA)
+        bool, typer.Option("--strict", help="A foreign key that names no row is an error, not a counted null.", rich_help_panel=_DATA)
     ] = False,
     stats_until: Annotated[
         str | None,
@@ -52,7 +52,12 @@ def preprocess(
         typer.Option("--force", help="Replace an output made from something else, keeping stages that still fit."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check description and queries, say what would be done, write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check description and queries, count rows and texts, say what would be done and how large it"
+            " gets; write nothing.",
+        ),
     ] = False,
     threads: Annotated[
         int,
@@ -67,10 +72,25 @@ def preprocess(
 ) -> None:
     """Turn parquet files and their metadata.json into a processed database.
 
-    The stages are encode, tasks, embed and publish. Each is redone only when what it was made from has changed; a
-    run that was stopped is continued by the next one. Doing it again with the same input changes nothing.
+    [bold]Stages[/bold]: encode (tables, keys, links), tasks (labels and their splits), embed (vectors of texts and \
+columns), publish. Each is redone only when what it was made from has changed: a new or changed task redoes that \
+task alone, another embedder only the vectors. A run that was stopped or killed is continued by the next one, and \
+the same input again changes nothing.
+
+    [bold]What is in the data[/bold] is counted, never guessed: nulls, NaN and infinities, moments out of range, keys \
+that name no row. The summary at the end shows the counts and what the labels of every split look like; they stay in \
+OUT/metadata.json. A mistake is one message that names file, table, column and row, exit code 2, and no output.
+
+    [bold]Label SQL[/bold] may read `timestamps(timestamp)` and `{timedelta}`, as RelBench's does; the fields of a task \
+are described in documentation/data_model.md.
 
     Example: tributary preprocess data/raw/shop data/processed/shop
+
+    Before a long run: tributary preprocess IN OUT --dry-run
+
+    After editing a task: tributary preprocess IN OUT --force
+
+    Without a look at test rows: tributary preprocess IN OUT --stats-until 2024-01-01
     """
     from tributary.cli.console import output as console
     from tributary.cli.progress import ProgressWatcher
@@ -90,7 +110,10 @@ def preprocess(
     maker = make_embedder(embedder, dimension=dimension, url=embedder_url, model=embedder_model)
     with ProgressWatcher() as watcher:
         if dry_run:
-            print_plan(console(), plan(input_dir, output, embedder=maker, options=options, watcher=watcher))
+            planned = plan(input_dir, output, embedder=maker, options=options, watcher=watcher)
+            for warning in planned.warnings:
+                watcher.warn(warning)
+            print_plan(console(), planned)
             return
         outcome = run(input_dir, output, embedder=maker, options=options, watcher=watcher)
     if not outcome.is_up_to_date:  # stages taken over from an earlier run have not spoken yet
