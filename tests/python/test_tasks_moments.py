@@ -266,6 +266,7 @@ def test_a_table_of_that_name_stays_a_table(shop, tmp_path: Path) -> None:
         ({"split": {"val": "2020-01-03", "test": "2020-02-12"}}, "there would be no training labels"),
         ({"split": {"val": "2020-02-01", "test": "2020-02-28"}}, "ends after the last time of the database"),
         ({"timestamps": {"start": "2020-01-01", "every": "1 seconds", "end": "2029-01-01"}}, "more than 10,000,000"),
+        ({"timedelta": "4000000000 minutes", "timestamps": {"every": "1 days"}}, "there is no moment"),
         ({"query": "SELECT 1", "timestamps": ["2020-01-01"]}, "the query does not read them"),
         ({"query": "SELECT {days} AS churn FROM timestamps"}, "`{days}` is no parameter, there is `{timedelta}` alone"),
         ({"query": None, "table": "labels.parquet"}, "`timedelta` is for tasks with a `query`"),

@@ -145,3 +145,60 @@ def test_child_ends_with_the_engine(engine: SqlEngine) -> None:
     engine.close()
     engine.close()
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("end", ["", ";", " ; -- done", "; /* done; */ ;", " -- done", "\n;\n"])
+def test_what_follows_a_statement_does_not_matter(engine: SqlEngine, end: str) -> None:
+    query = "SELECT id, '; -- no' AS text FROM customers" + end
+    engine.check("churn", query)
+    engine.run("churn", query, ["id", "text"], engine.result)  # type: ignore[attr-defined]
+    assert duckdb.sql(f"SELECT count(*) FROM '{engine.result}' WHERE text = '; -- no'").fetchall() == [(12,)]  # type: ignore[attr-defined]
+
+
+def test_a_flood_of_labels_is_refused(shop, tmp_path: Path) -> None:
+    """More labels than reading them has memory for would end the process that asked, not this one."""
+    with _engine(shop, tmp_path / "scratch", seconds=20, memory_bytes=512 << 20) as engine:
+        (result,) = engine.outputs(1)
+        query = "SELECT 1 AS id FROM range(9000000)"
+        engine.check("churn", query)
+        with pytest.raises(SchemaError, match=r"the result has 9,000,000 rows, more than .* --sql-memory"):
+            engine.run("churn", query, ["id"], result)
+
+
+def test_a_stopped_query_is_gone_at_once(shop, tmp_path: Path) -> None:
+    with _engine(shop, tmp_path / "scratch", seconds=1) as engine:
+        (result,) = engine.outputs(1)
+        query = "SELECT count(*) AS n FROM range(1000000) a, range(1000000) b WHERE a.range * b.range = 7"
+        engine.check("churn", query)
+        child = engine._child
+        assert child is not None
+        with pytest.raises(SchemaError, match="time limit"):
+            engine.run("churn", query, ["n"], result)
+        assert child.wait(timeout=5) == -9
+
+
+def test_a_quoted_function_varies_like_any_other(engine: SqlEngine) -> None:
+    query = "SELECT \"random\"() AS r, 'now()' AS text, $$uuid()$$ AS more -- current_date"
+    assert engine.check("churn", query).unstable == ("random",)
+
+
+def test_hard_limits_of_the_user_are_kept(shop, tmp_path: Path) -> None:
+    """A limit that was lowered for good cannot be raised, and is no reason to fail."""
+    import resource
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from pathlib import Path; from tributary.preprocess.sql_engine import SqlEngine, SqlLimits\n"
+        "with SqlEngine({}, Path(sys.argv[1]), SqlLimits()) as engine:\n"
+        "    print(engine.check('t', 'SELECT 1 AS one').columns)"
+    )
+    limits = {resource.RLIMIT_FSIZE: 1 << 20, resource.RLIMIT_CPU: 50, resource.RLIMIT_AS: 3 << 30}
+
+    def lower() -> None:
+        for what, limit in limits.items():
+            resource.setrlimit(what, (limit, limit))
+
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=lower)
+    assert result.stdout == "(('one', 'INTEGER'),)\n", result.stderr

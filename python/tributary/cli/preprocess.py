@@ -37,7 +37,10 @@ def preprocess(
     ] = None,
     dimension: Annotated[int, typer.Option(min=8, help="Length of the vectors of texts.", rich_help_panel=_DATA)] = 256,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A foreign key that names no row is an error, not a counted null.", rich_help_panel=_DATA)
+        bool,
+        typer.Option(
+            "--strict", help="A foreign key that names no row is an error, not a counted null.", rich_help_panel=_DATA
+        ),
     ] = False,
     stats_until: Annotated[
         str | None,
@@ -81,8 +84,8 @@ the same input again changes nothing.
 that name no row. The summary at the end shows the counts and what the labels of every split look like; they stay in \
 OUT/metadata.json. A mistake is one message that names file, table, column and row, exit code 2, and no output.
 
-    [bold]Label SQL[/bold] may read `timestamps(timestamp)` and `{timedelta}`, as RelBench's does; the fields of a task \
-are described in documentation/data_model.md.
+    [bold]Label SQL[/bold] may read `timestamps(timestamp)` and `{timedelta}`, as RelBench's does; the fields of a \
+task are described in documentation/data_model.md.
 
     Example: tributary preprocess data/raw/shop data/processed/shop
 

@@ -65,6 +65,7 @@ class LabelQueries:
             for (task, text), output in zip(with_query, outputs, strict=True)
         }
         self._checked: dict[str, _Checked] = {}
+        self._times: tuple[int | None, int | None] | None = None
 
     def close(self) -> None:
         """Ends the SQL child."""
@@ -114,7 +115,7 @@ class LabelQueries:
         """Asks at the moments of the task; labels without an entity are left out, as RelBench leaves them out."""
         task = query.task
         assert task.anchor_key is not None
-        parts = rounds(task, *self._engine.extent(task.name))
+        parts = rounds(task, *self._extent(task))
         test_us = None if task.split is None else time_us(task.split["test"])
         key = self._primary_keys[task.anchor_table]
         entities = Entities(task.anchor_key, task.anchor_table, key, test_us)
@@ -129,6 +130,12 @@ class LabelQueries:
                 f"task `{task.name}`: {left_out.late:,} labels were left out, their row of `{task.anchor_table}` came"
                 " only after `split.test`"
             )
+
+    def _extent(self, task: TaskDescription) -> tuple[int | None, int | None]:
+        """First and last time of the database, looked up once."""
+        if self._times is None:
+            self._times = self._engine.extent(task.name)
+        return self._times
 
     def _check(self, query: _Query, watcher: Watcher) -> None:
         task = query.task
@@ -147,7 +154,7 @@ class LabelQueries:
                 " as `FROM timestamps t`, with the column `t.timestamp`, or leave `timestamps` out"
             )
         if checked.reads_moments:
-            rounds(task, *self._engine.extent(task.name))  # what is wrong with them is found before anything is encoded
+            rounds(task, *self._extent(task))  # what is wrong with them is found before anything is encoded
         columns = _needed_columns(task, [name for name, _ in checked.columns])
         self._checked[task.name] = _Checked(columns, checked.reads_moments)
 

@@ -172,4 +172,8 @@ def _known(task: TaskDescription, which: str, value: int | None) -> int:
 
 
 def _text(moment_us: int) -> str:
-    return str((_EPOCH + timedelta(microseconds=moment_us)).replace(tzinfo=None)).removesuffix(" 00:00:00")
+    try:
+        text = str((_EPOCH + timedelta(microseconds=moment_us)).replace(tzinfo=None))
+    except OverflowError:
+        return f"{moment_us} microseconds from 1970 on"
+    return text.removesuffix(" 00:00:00")

@@ -42,7 +42,8 @@ _TOKEN = re.compile(
 # where the views of the whole tables are
 _BASE = "memory.main"
 _MOMENTS = ("timestamps", "timestamp_df")
-_LABELS = "labels of the task"
+# bytes that reading one label takes later, outside of this process
+_LABEL_BYTES = 64
 
 
 class RefusedQueryError(Exception):
@@ -116,6 +117,11 @@ class Engine:
         self._reader = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
         self._tables = {table.lower() for table in setup["tables"]}
         self._times: dict[str, str] = setup["times"]
+        self._max_labels = setup["memory_bytes"] // _LABEL_BYTES
+        labels = "labels"
+        while labels in self._tables:
+            labels += "_"
+        self._labels = quoted(labels)
         self.broken_tables = dict(self._create_views(setup["tables"]))
         self._close_doors(setup)
         self._unstable = self._unstable_functions()
@@ -174,6 +180,8 @@ class Engine:
         """Runs a query and writes the named columns of its result to a parquet file."""
         self._seed()
         self._bind(query).project(", ".join(map(quoted, columns))).write_parquet(output, compression="zstd")
+        rows = self._connection.execute(f"SELECT count(*) FROM read_parquet({literal(output)})").fetchall()[0][0]
+        self._refuse_floods(rows)
         return {}
 
     def run_rounds(
@@ -194,7 +202,7 @@ class Engine:
             Labels left out: `null_keys` without an entity, as an outer join leaves them where nothing happened, and
             `late` of entities that came too late.
         """
-        self._connection.execute(f"DROP TABLE IF EXISTS {quoted(_LABELS)}")
+        self._connection.execute(f"DROP TABLE IF EXISTS {self._labels}")
         for number, part in enumerate(rounds):
             self._seed()
             self._set_moments(part["moments"])
@@ -204,36 +212,38 @@ class Engine:
                     kept.append(f"{literal(part['split'])} AS split")
                 relation = self._bind(query).project(", ".join(kept))
                 if number == 0:
-                    relation.create(quoted(_LABELS))
+                    relation.create(self._labels)
                 else:
-                    relation.insert_into(quoted(_LABELS))
+                    relation.insert_into(self._labels)
+            rows = self._connection.execute(f"SELECT count(*) FROM {self._labels}").fetchall()[0][0]
+            self._refuse_floods(rows)
         null = f"{quoted(entity['key'])} IS NULL"
         late = self._late_entities(entity)
         counts = self._connection.execute(
-            f"SELECT count(*) FILTER ({null}), count(*) FILTER (NOT ({null}) AND ({late})) FROM {quoted(_LABELS)}"
+            f"SELECT count(*) FILTER ({null}), count(*) FILTER (NOT ({null}) AND ({late})) FROM {self._labels}"
         ).fetchall()[0]
-        labels = self._connection.table(quoted(_LABELS)).filter(f"NOT ({null}) AND NOT ({late})")
+        labels = self._connection.table(self._labels).filter(f"NOT ({null}) AND NOT ({late})")
         labels.write_parquet(output, compression="zstd")
-        self._connection.execute(f"DROP TABLE {quoted(_LABELS)}")
+        self._connection.execute(f"DROP TABLE {self._labels}")
         return {"null_keys": counts[0], "late": counts[1]}
 
-    def extent(self, until_us: int | None) -> dict[str, Any]:
-        """The first and the last time of the database, microseconds; None where no row has one.
-
-        Args:
-            until_us: Leaves later rows out.
-        """
+    def extent(self) -> dict[str, Any]:
+        """The first and the last time of the database, microseconds; None where no row has one."""
         found = []
         for table, column in self._times.items():
             if table in self.broken_tables:
                 continue
             time = f"TRY_CAST({quoted(column)} AS TIMESTAMP)"
-            until = "" if until_us is None else f" WHERE {time} <= make_timestamp({until_us}::BIGINT)"
-            row = self._connection.execute(
-                f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM {_BASE}.{quoted(table)}{until}"
-            ).fetchall()[0]
-            found += [value for value in row if value is not None]
+            query = f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM {_BASE}.{quoted(table)}"
+            found += [value for value in self._connection.execute(query).fetchall()[0] if value is not None]
         return {"first_us": min(found, default=None), "last_us": max(found, default=None)}
+
+    def _refuse_floods(self, rows: int) -> None:
+        if rows > self._max_labels:
+            raise RefusedQueryError(
+                f"Out of Memory Error: the result has {rows:,} rows, more than the {self._max_labels:,} labels that"
+                " the memory of a query is enough for"
+            )
 
     def _seed(self) -> None:
         self._connection.execute("SELECT setseed(0.5)").fetchall()  # chance draws the same every time

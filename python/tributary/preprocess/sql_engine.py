@@ -141,14 +141,13 @@ class SqlEngine:
         columns = tuple((name, kind) for name, kind in reply["columns"])
         return CheckedQuery(columns, tuple(reply["unstable"]), reply["reads_moments"])
 
-    def extent(self, task: str, until_us: int | None = None) -> tuple[int | None, int | None]:
+    def extent(self, task: str) -> tuple[int | None, int | None]:
         """The first and the last time of the database, microseconds since 1970; None where no row has one.
 
         Args:
             task: Who asks, for messages.
-            until_us: Leaves later rows out.
         """
-        reply = self._ask(task, {"do": "extent", "until_us": until_us})
+        reply = self._ask(task, {"do": "extent"})
         return reply["first_us"], reply["last_us"]
 
     def broken_tables(self, task: str) -> dict[str, str]:
