@@ -28,7 +28,7 @@ $(VENV)/.ready: constraints.txt pyproject.toml scripts/setup.py scripts/weights.
 build: $(VENV)/.built ## build the Rust core and install the package into .venv
 
 $(VENV)/.built: $(VENV)/.ready Cargo.toml Cargo.lock pyproject.toml $(shell find rust/src -name '*.rs')
-	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust 1.88 or newer from https://rustup.rs" >&2; exit 2; }
+	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust 1.89 or newer from https://rustup.rs" >&2; exit 2; }
 	$(BIN)/maturin develop --release --locked
 	touch $@
 

@@ -1,12 +1,13 @@
-"""Speed and quality of the embedders: `python benches/embedder.py [--texts N] [--rounds N] [--also PYTHON]`.
+"""Speed and quality of the embedders: `python benches/embedder.py [--texts N] [--rounds N] [--peer-python PYTHON]`.
 
-Speed: strings per second of short texts ("carrier is Delta", about 7 tokens) and long ones (about 58 tokens), the
-tokenising included, after one call that loads and compiles; the embedders take turns, and CPU seconds stand beside the
-wall clock, because the machine may be shared. Quality: rank correlation with the hand-graded pairs of
-`similarity.tsv`; rank correlation of all cosines with those of the full-width model; how often the nearest neighbour
-is the same.
+Speed: strings per second of short texts ("carrier is delta 7", about 7 tokens) and long ones (about 58 tokens), the
+tokenising included, after one call that loads; on one core and on two, each in a process of its own that is bound to
+them; the embedders take turns, and CPU seconds stand beside the wall clock, because the machine may be shared.
+Quality: rank correlation with the hand-graded pairs of `similarity.tsv`; rank correlation of all cosines with those of
+the full-width model; how often the nearest neighbour is the same.
 
-`--also` names the Python of an environment with sentence-transformers, which runs the same texts in the same run.
+`--peer-python` names the Python of an environment with sentence-transformers, which runs the same texts in the same
+run on the same cores (`python -m venv peer && peer/bin/pip install sentence-transformers`).
 """
 
 import argparse
@@ -32,6 +33,7 @@ _WORDS = [
     "paper", "table", "chair", "doctor", "teacher", "student", "summer", "winter", "morning", "evening",
 ]
 # fmt: on
+_PEER = "sentence-transformers"
 _RIVAL = """
 import json, os, sys, time
 from sentence_transformers import SentenceTransformer
@@ -79,7 +81,7 @@ def _texts(num_texts: int) -> dict[str, list[str]]:
     def words(size: int) -> str:
         return " ".join(rng.choice(_WORDS) for _ in range(size))
 
-    short = [f"{rng.choice(_COLUMNS)} is {words(2)} {idx % 100}" for idx in range(num_texts)]
+    short = [f"{rng.choice(_COLUMNS)} is {words(rng.choice((1, 2)))} {idx % 100}" for idx in range(num_texts)]
     return {"short": short, "long": [f"{words(55)} {idx}" for idx in range(max(32, num_texts // 10))]}
 
 
@@ -90,26 +92,43 @@ def _speed(embed: Callable[[list[str]], object], texts: list[str]) -> tuple[floa
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _print_speed(num_texts: int, num_rounds: int, also: str | None) -> None:
-    from tributary.embed import make_embedder
+def _print_speed(num_texts: int, num_rounds: int, peer_python: str | None) -> None:
+    from tributary.embed import LocalEmbedder, make_embedder
     from tributary.embed.weights import find_weights
 
-    runners = {name: partial(_speed, make_embedder(name).embed) for name in ("local", "local-static", "hash")}
-    rival = None if also is None else _Rival(also, find_weights())
+    local = LocalEmbedder(256, device="cpu")
+    runners = {"local": partial(_speed, local.embed)}
+    runners |= {name: partial(_speed, make_embedder(name).embed) for name in ("local-static", "hash")}
+    rival = None if peer_python is None else _Rival(peer_python, find_weights())
     if rival is not None:
-        runners["sentence-transformers"] = rival.speed
-    print(f"\n{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, median of {num_rounds} rounds\n")
-    print("| embedder | texts | strings/s | strings per CPU second |\n|---|---|---|---|")
+        runners[_PEER] = rival.speed
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    print(f"\n{cores} core{'s' * (cores > 1)}, load {load:.1f}, median of {num_rounds} rounds in turns\n")
+    print("| embedder | texts | strings/s | strings per CPU second | local is faster by (wall, CPU) |")
+    print("|---|---|---|---|---|")
     for kind, texts in _texts(num_texts).items():
+        tokens = sum(map(len, local.token_ids(texts))) / len(texts)
         for run in runners.values():
             run(texts[: len(texts) // 4])
         # in turns, so that a busy moment of the machine does not fall on one of them alone
         rounds = [{name: run(texts) for name, run in runners.items()} for _ in range(num_rounds)]
-        for name in runners:
-            wall, cpu = (len(texts) / median(times[name][part] for times in rounds) for part in (0, 1))
-            print(f"| {name} | {kind} | {wall:,.0f} | {cpu:,.0f} |", flush=True)
+        speeds = {
+            name: [len(texts) / median(times[name][part] for times in rounds) for part in (0, 1)] for name in runners
+        }
+        for name, (wall, cpu) in speeds.items():
+            ratios = f"{speeds['local'][0] / wall:.2f}, {speeds['local'][1] / cpu:.2f}"
+            print(f"| {name} | {kind} ({tokens:.1f} tokens) | {wall:,.0f} | {cpu:,.0f} | {ratios} |", flush=True)
     if rival is not None:
         rival.close()
+
+
+def _print_speeds(options: argparse.Namespace) -> None:
+    """A table for one core and one for two, each from a process that knows no others."""
+    available = sorted(os.sched_getaffinity(0))
+    for number in range(1, min(options.cores, len(available)) + 1):
+        cores = set(available[:number])
+        command = [sys.executable, __file__, "--bound", *sys.argv[1:]]
+        subprocess.run(command, check=True, preexec_fn=partial(os.sched_setaffinity, 0, cores))
 
 
 def _print_quality() -> None:
@@ -142,10 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=2000, help="short texts; a tenth as many long ones")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--also", help="Python of an environment with sentence-transformers")
+    parser.add_argument("--cores", type=int, default=2, help="one core, two, up to this many")
+    parser.add_argument("--peer-python", help="Python of an environment with sentence-transformers")
+    parser.add_argument("--bound", action="store_true", help="only the speed, on the cores of this process")
     options = parser.parse_args()
+    if options.bound:
+        _print_speed(options.texts, options.rounds, options.peer_python)
+        return
     _print_quality()
-    _print_speed(options.texts, options.rounds, options.also)
+    _print_speeds(options)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ __all__ = [
     "FORMAT_VERSION",
     "STYPES",
     "Database",
+    "Encoder",
     "FormatError",
     "Sampler",
     "SchemaError",
@@ -145,3 +146,16 @@ class Sampler:
     def set_state(self, state: str) -> None: ...
     def close(self) -> None: ...
     def explain(self, position: int) -> str: ...
+
+@final
+class Encoder:
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        projection: npt.NDArray[np.float32] | None = None,
+        *,
+        instructions: str | None = None,
+    ) -> Encoder: ...
+    @property
+    def dimension(self) -> int: ...
+    def encode(self, tokens: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]: ...

@@ -8,6 +8,7 @@
 pub mod bitmap;
 pub mod csr;
 mod database;
+pub mod embed;
 mod error;
 pub mod format;
 mod ids;

@@ -7,11 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tributary.embed import LocalEmbedder, checked_vectors, default_embedder, make_embedder, matching_embedder
+from tributary._headwater import Encoder
+from tributary.embed import (
+    CachedEmbedder,
+    LocalEmbedder,
+    VectorCache,
+    checked_vectors,
+    default_embedder,
+    make_embedder,
+    matching_embedder,
+)
+from tributary.embed.kernel import KernelModel
 from tributary.embed.phrases import normalised
 from tributary.embed.projection import projection, projection_sha, reduced
 from tributary.embed.weights import FOLDER_VARIABLE, SHA256, find_weights
@@ -29,10 +40,13 @@ TEXTS = [
     "a very long story " * 120,
 ]
 
+# sha256 of their vectors with 256 dimensions, on every machine; where it changes, `ROUTE` of the kernel must too
+BITS = "f34069f6a9f46c48a1ab20aea4534ace1f2ea8b2ced9ba071cfb1489c30cde52"
+
 
 @pytest.fixture(scope="module")
 def full() -> LocalEmbedder:
-    return LocalEmbedder(384)
+    return LocalEmbedder(384, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +116,78 @@ def test_number_of_threads_and_cores_does_not_matter(full: LocalEmbedder) -> Non
     )
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=100).stdout
     assert elsewhere == full.embed([f"color is {idx}" for idx in range(300)]).tobytes()
+
+
+def test_bits_are_the_same_with_other_instructions(full: LocalEmbedder) -> None:
+    tokens = full.token_ids(TEXTS)
+
+    def made(instructions: str | None, number: int) -> bytes:
+        model = KernelModel(find_weights(), projection(256), 2, instructions=instructions)
+        return b"".join(vectors.tobytes() for _, vectors in model.parts(tokens[:number]))
+
+    assert hashlib.sha256(made(None, len(TEXTS))).hexdigest() == BITS
+    for instructions, number in {"avx512": len(TEXTS), "avx2": len(TEXTS), "portable": 2}.items():
+        if instructions == "portable" or instructions in _instructions_here():
+            assert made(instructions, number) == made(None, number)
+        else:
+            with pytest.raises(ValueError, match=f"no instructions `{instructions}`"):
+                made(instructions, number)
+
+
+def _instructions_here() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    return {name for name, needed in {"avx512": {"avx512f"}, "avx2": {"avx2", "fma"}}.items() if needed <= flags}
+
+
+def test_jax_agrees_to_rounding(vectors: np.ndarray) -> None:
+    in_jax = LocalEmbedder(384, device="jax")
+    np.testing.assert_allclose(in_jax.embed(TEXTS), vectors, atol=2e-6)
+    assert in_jax.identity == LocalEmbedder(384, device="cpu").identity
+    assert in_jax.route == f"jax-{jax.default_backend()}"
+
+
+def test_routes_have_caches_of_their_own(tmp_path: Path) -> None:
+    native = LocalEmbedder(64, device="cpu")
+    with VectorCache(tmp_path) as cache:
+        CachedEmbedder(native, cache).embed(["red"])
+        again, in_jax = CachedEmbedder(native, cache), CachedEmbedder(LocalEmbedder(64, device="jax"), cache)
+        again.embed(["red"])
+        in_jax.embed(["red"])
+        assert (again.num_found, in_jax.num_found) == (1, 0)
+        assert {space.identity.get("route") for space in cache.spaces()} == {native.route, in_jax._embedder.route}
+        assert again.identity == in_jax.identity == native.identity
+
+
+def test_without_accelerator_jax_is_not_imported() -> None:
+    script = (
+        "import sys\n"
+        "from tributary.embed import LocalEmbedder\n"
+        "LocalEmbedder(256, device='cpu').embed(['red'])\n"
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+
+
+def test_unknown_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBUTARY_LOCAL_DEVICE", "tpu")
+    with pytest.raises(ValueError, match=r"unknown device `tpu` .*auto, cpu, jax"):
+        make_embedder("local")
+
+
+def test_the_core_refuses_what_is_no_text() -> None:
+    encoder = Encoder(find_weights() / "model.safetensors", projection(64))
+    assert encoder.dimension == 64
+    for tokens, lengths, reason in [
+        ([101, 102], [2, 0], "text 1: expected 1 to 512 tokens, found 0"),
+        ([101] * 513, [513], "expected 1 to 512 tokens, found 513"),
+        ([101, 102], [3], "do not add up to the 2 tokens"),
+        ([101, 30522], [2], "token 30522 is unknown; there are 30522"),
+        ([101], [-1], "cannot have -1 tokens"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            encoder.encode(np.array(tokens, np.uint32), np.array(lengths, np.int64))
+    assert encoder.encode(np.zeros(0, np.uint32), np.zeros(0, np.int64)).shape == (0, 64)
 
 
 def test_white_space_and_unicode_forms_are_one_text(full: LocalEmbedder) -> None:

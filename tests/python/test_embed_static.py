@@ -59,7 +59,7 @@ def test_table_is_made_once_and_again_when_damaged(made: list[int], capfd: pytes
 
 def test_identity_names_the_table(made: list[int]) -> None:
     local, static = make_embedder("local").identity, make_embedder("local-static").identity
-    assert static == {**local, "kind": "local-static", "model": "all-MiniLM-L6-v2/static-1"}
+    assert static == {**local, "kind": "local-static", "model": "all-MiniLM-L6-v2/static-2"}
     assert made == []
 
 

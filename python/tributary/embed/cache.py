@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from tributary.embed.interface import Announcing, Cutting, Embedder, Identity, Part, PartwiseEmbedder
+from tributary.embed.interface import Announcing, Cutting, Embedder, Identity, Part, PartwiseEmbedder, Routed
 from tributary.embed.phrases import normalised
 
 FOLDER_VARIABLE = "TRIBUTARY_CACHE"
@@ -210,7 +210,7 @@ class CachedEmbedder:
     def __init__(self, embedder: Embedder, cache: VectorCache | None) -> None:
         self._embedder = embedder
         self._cache = cache
-        self._space = cache.space(embedder.identity) if cache is not None else 0
+        self._space = cache.space(_exact_identity(embedder)) if cache is not None else 0
         self.num_found = 0
         self.num_made = 0
 
@@ -277,20 +277,20 @@ def through_cache(embedder: Embedder) -> Iterator[CachedEmbedder]:
         yield CachedEmbedder(embedder, cache)
 
 
-def num_cached(identity: Identity, texts: Sequence[str]) -> int:
+def num_cached(embedder: Embedder, texts: Sequence[str]) -> int:
     """How many of some distinct texts have a vector in the cache; the cache is neither made nor changed.
 
     Args:
-        identity: That of the embedder.
+        embedder: What would make the others.
         texts: Distinct texts.
     """
-    folder = None if identity["kind"] in _FASTER_THAN_CACHE else cache_folder()
+    folder = None if embedder.identity["kind"] in _FASTER_THAN_CACHE else cache_folder()
     if folder is None or not (folder / FILE).is_file():
         return 0
     connection = sqlite3.connect(f"{(folder / FILE).resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
     try:
         space = "(SELECT id FROM spaces WHERE identity = ?)"
-        name, found = json.dumps(identity, sort_keys=True), 0
+        name, found = json.dumps(_exact_identity(embedder), sort_keys=True), 0
         for start in range(0, len(texts), _KEYS_PER_QUERY):
             keys = [text_key(text) for text in texts[start : start + _KEYS_PER_QUERY]]
             query = f"SELECT count(*) FROM vectors WHERE space = {space} AND key IN ({','.join('?' * len(keys))})"
@@ -300,6 +300,13 @@ def num_cached(identity: Identity, texts: Sequence[str]) -> int:
         raise OSError(5, f"the cache of vectors cannot be read ({error})", os.fspath(folder / FILE)) from error
     finally:
         connection.close()
+
+
+def _exact_identity(embedder: Embedder) -> Identity:
+    """What the bits of a vector depend on besides its text."""
+    if isinstance(embedder, Routed):
+        return {**embedder.identity, "route": embedder.route}
+    return embedder.identity
 
 
 def text_key(text: str) -> bytes:

@@ -25,6 +25,8 @@ class Identity(TypedDict):
     """sha256 of the map that reduced the model's vectors to `dimension`."""
     reduction: NotRequired[str]
     """How the vectors of an endpoint came to `dimension`, when it was not the endpoint that did it."""
+    route: NotRequired[str]
+    """In the cache only: the program and device that round the last bits, see `Routed`."""
 
 
 class Embedder(Protocol):
@@ -57,6 +59,16 @@ class PartwiseEmbedder(Embedder, Protocol):
 
     def embed_parts(self, texts: Sequence[str]) -> Iterator[Part]:
         """The vectors of some texts, in any order; every text comes exactly once."""
+        ...
+
+
+@runtime_checkable
+class Routed(Embedder, Protocol):
+    """An embedder with several programs whose vectors differ in the last bits: one space, but not one cache."""
+
+    @property
+    def route(self) -> str:
+        """The program and device that round the vectors."""
         ...
 
 

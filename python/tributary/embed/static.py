@@ -29,7 +29,7 @@ from tributary.embed.projection import FULL_WIDTH, projection, projection_sha
 from tributary.embed.weights import MODEL, WEIGHTS
 
 # Raise the version when any vector changes.
-_MODEL = f"{MODEL}/static-1"
+_MODEL = f"{MODEL}/static-2"
 _SIF_WEIGHT = 1e-3
 _FIRST_WORD = 1996  # what comes before in the vocabulary are marks, single characters and unused places
 _UNKNOWN = 100
@@ -52,7 +52,7 @@ class StaticEmbedder:
     def __init__(self, dimension: int, *, folder: str | os.PathLike[str] | None = None) -> None:
         self._projection = projection(dimension)
         self._dimension = dimension
-        self._local = LocalEmbedder(FULL_WIDTH, folder=folder)
+        self._local = LocalEmbedder(FULL_WIDTH, folder=folder, device="cpu")
         self._lock = Lock()
         self._table: npt.NDArray[np.float32] | None = None
 

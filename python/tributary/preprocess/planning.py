@@ -113,7 +113,7 @@ def make_plan(
     planned = None
     if stages[EMBED_TEXTS]:
         open_tasks = tuple(task.name for task in description.tasks if task.may_add_texts)
-        planned = TextPlan(len(texts), num_columns, num_cached(embedder.identity, texts), open_tasks)
+        planned = TextPlan(len(texts), num_columns, num_cached(embedder, texts), open_tasks)
         sizes["texts"] = found["text_bytes"]
         sizes["vectors"] = _HALF * embedder.identity["dimension"] * (len(texts) + num_columns)
         seconds["embed"] = _embedding_seconds(embedder, texts, planned.num_to_make + num_columns)

@@ -6,7 +6,7 @@
 
 mod file;
 mod keys;
-mod mmap;
+pub(crate) mod mmap;
 pub mod packed;
 pub mod record;
 mod text;

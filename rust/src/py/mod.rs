@@ -4,6 +4,7 @@
 //! Panics become `PanicException`; no profile that builds this module aborts.
 
 mod database;
+mod embed;
 mod errors;
 mod preprocess;
 mod progress;
@@ -34,6 +35,8 @@ fn to_json(value: &impl serde::Serialize) -> PyResult<String> {
 mod _headwater {
     #[pymodule_export]
     use super::database::PyDatabase;
+    #[pymodule_export]
+    use super::embed::PyEncoder;
     #[pymodule_export]
     use super::errors::{FormatError, SchemaError, TributaryError};
     #[pymodule_export]
