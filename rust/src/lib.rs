@@ -6,6 +6,8 @@
 #![doc(html_no_source)]
 
 pub mod bitmap;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod csr;
 mod database;
 pub mod embed;

@@ -1,73 +1,67 @@
 """`tributary inspect`: what is in a processed database."""
 
-import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tributary.metadata import Manifest
-
-_MAX_COLUMNS = 40
 
 
 def inspect(
     database: Annotated[Path, typer.Argument(metavar="DB", help="A processed database.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,
-    table: Annotated[str | None, typer.Option(help="Only this table, with all its columns.")] = None,
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="With --vocabulary: only texts that contain this.")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="This table with every column, its keys and their fan-out.")
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE.COLUMN", help="This column with its histogram or most frequent values."),
+    ] = None,
+    row: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="TABLE KEY", help="The row with this key, or #N for its number, with its neighbours."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="This task with its splits and labels.")
+    ] = None,
+    vocabulary: Annotated[bool, typer.Option("--vocabulary", help="The texts of the vocabulary.")] = False,
+    limit: Annotated[int | None, typer.Option(min=0, help="How many values, neighbours or texts are listed.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read every row of large tables too, not a sample.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one page for a browser, with the schema drawn.")
+    ] = None,
 ) -> None:
-    """Show the tables, columns with statistics, foreign keys and tasks of a processed database.
+    """Show a processed database: its tables, columns, keys, tasks and files, or one of them in detail.
 
-    Example: tributary inspect data/processed/shop --table orders
+    Example: tributary inspect data/processed/shop --row orders 17
     """
-    from tributary.preprocess import open_manifest
+    from tributary._headwater import Database
 
-    manifest = open_manifest(database)
-    if as_json:
-        typer.echo(json.dumps(_facts(manifest), ensure_ascii=True))
-        return
-    from tributary.cli.console import output
+    if html is not None:
+        if as_json or vocabulary or any(asked is not None for asked in (table, column, row, task)):
+            raise ValueError("--html writes a page of the whole database; give it alone or with --full")
+        page = Database(database).page(full=full)
+        html.write_text(page, encoding="utf-8", newline="\n")
+        text = f"{html}\n"
+    else:
+        text = Database(database).inspect(
+            table=table,
+            column=column,
+            row=row,
+            task=task,
+            vocabulary=vocabulary,
+            pattern=pattern,
+            limit=limit,
+            full=full,
+            json=as_json,
+        )
+    _print(text)
 
-    _print(output(), manifest, table)
 
-
-def _facts(manifest: "Manifest") -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "rows": {table.name: table.num_rows for table in manifest.tables},
-        "edges": {f"{table.name}.{key.column}": key.edges for table in manifest.tables for key in table.foreign_keys},
-        **asdict(manifest),
-    }
-
-
-def _print(console: "Console", manifest: "Manifest", only: str | None) -> None:
-    from rich.markup import escape
-
-    from tributary.cli.summary import columns_table, tables_table, tasks_table
-
-    tables = [table for table in manifest.tables if only in (None, table.name)]
-    if only is not None and not tables:
-        raise ValueError(f"no table `{only}`; there are {', '.join(f'`{t.name}`' for t in manifest.tables)}")
-    if only is None:
-        console.print(f"[bold]{escape(manifest.name)}[/bold], build {manifest.build_id}")
-        console.print(tables_table(manifest))
-    for table in tables:
-        shown = table.columns if only is not None else table.columns[:_MAX_COLUMNS]
-        console.print(f"[bold]{escape(table.name)}[/bold], {table.num_rows:,} rows")
-        console.print(columns_table(table, shown))
-        if len(shown) < len(table.columns):
-            rest = len(table.columns) - len(shown)
-            console.print(f"and {rest:,} more columns: --table {escape(table.name)}\n")
-    if only is None:
-        if manifest.tasks:
-            console.print("[bold]tasks[/bold]")
-            console.print(tasks_table(manifest))
-        embedder = manifest.embedder
-        made_by = f"made by {embedder['kind']} ({embedder['dimension']} dimensions)" if embedder else "without vectors"
-        console.print(f"vocabulary: {manifest.num_texts:,} texts, {made_by}", markup=False)
-        for warning in manifest.all_warnings:
-            console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+def _print(text: str) -> None:
+    """Prints the text in the stream's encoding; what it cannot write becomes `?`."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(text.encode(encoding, "replace"), nl=False)

@@ -1,6 +1,5 @@
 //! `sample DIR --task T --seed-index I`: one context as a tree of rows and cells, without Python.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,13 +63,5 @@ fn text(arguments: &Arguments) -> Result<String> {
 }
 
 fn main() -> ExitCode {
-    let written = match text(&Arguments::parse()) {
-        Ok(text) => std::io::stdout().write_all(text.as_bytes()),
-        Err(error) => {
-            // a message that cannot be written has no other place to go
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    headwater::cli::finish(text(&Arguments::parse()))
 }

@@ -14,7 +14,7 @@ use crate::database::{Database, Key, TableView, Vectors};
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::Cell;
 use crate::ids::{ForeignKeyId, RowId};
-use crate::inspect::{self, Summary, find_table};
+use crate::inspect::{self, Options, Summary, find_table};
 use crate::manifest::{ColumnManifest, KeyKind, TableManifest, TaskManifest};
 use crate::stype::Stype;
 
@@ -133,7 +133,34 @@ impl PyDatabase {
 
     /// What there is to say of the database, with time ranges, fan-outs and base rates, as JSON.
     fn summary(&self, py: Python<'_>) -> PyResult<String> {
-        to_json(&detach(py, || Ok(Summary::of(&self.0)))?)
+        to_json(&detach(py, || Summary::of(&self.0, true))?)
+    }
+
+    /// What `tributary inspect` prints: the whole database, or the one thing that is asked for.
+    #[pyo3(signature = (*, table=None, column=None, row=None, task=None, vocabulary=false, pattern=None, limit=None,
+                        full=false, json=false))]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // the options of the command
+    fn inspect(
+        &self,
+        py: Python<'_>,
+        table: Option<String>,
+        column: Option<String>,
+        row: Option<(String, String)>,
+        task: Option<String>,
+        vocabulary: bool,
+        pattern: Option<String>,
+        limit: Option<usize>,
+        full: bool,
+        json: bool,
+    ) -> PyResult<String> {
+        let options = Options { table, column, row, task, vocabulary, pattern, limit, full, json };
+        detach(py, || inspect::answer(&self.0, &options))
+    }
+
+    /// The whole database as one HTML page.
+    #[pyo3(signature = (*, full=false))]
+    fn page(&self, py: Python<'_>, full: bool) -> PyResult<String> {
+        detach(py, || inspect::page(&self.0, full))
     }
 
     /// Texts of the vocabulary.

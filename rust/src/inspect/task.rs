@@ -1,0 +1,260 @@
+//! One task: what it asks, its seeds per split, and how their labels are spread.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::binning::{Histogram, NumberBins};
+use super::column::{TopValues, top_values};
+use super::number::Decoded;
+use super::row::category;
+use super::scan::join;
+use crate::database::{Database, TaskView};
+use crate::error::{Error, Result};
+use crate::manifest::{ColumnManifest, ColumnStatistics, LabelStatistics, SPLITS, SplitCounts, TaskKind, TaskManifest};
+use crate::stype::Stype;
+use crate::timestamp;
+
+/// Most frequent classes a preview shows.
+const NUM_TOP: usize = 10;
+
+/// One task.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskSummary {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// What the user says of the target.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// How it gets its seeds.
+    pub kind: TaskKind,
+    /// The table of the entities.
+    pub anchor_table: String,
+    /// The column to predict.
+    pub target_column: String,
+    /// Its semantic type.
+    pub target_stype: Stype,
+    /// The column of the labels that says when a seed asks.
+    pub observation_time_column: Option<String>,
+    /// The metric the user judges by.
+    pub metric: Option<String>,
+    /// Seeds.
+    pub num_seeds: u32,
+    /// Seeds per split.
+    pub splits: SplitCounts,
+    /// Earliest and latest observation time of each split that has seeds; `None` at the end of time.
+    pub time_ranges: IndexMap<&'static str, Option<[String; 2]>>,
+    /// Share of true labels per split that has labels (boolean target).
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub base_rates: IndexMap<&'static str, f64>,
+    /// Seeds and labels of each split that has seeds.
+    pub previews: IndexMap<&'static str, Preview>,
+    /// Scale of the labels (numerical target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<LabelStatistics>,
+    /// Number of classes (categorical target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    /// Columns no context of the task shows, as `table.column`.
+    pub remove_columns: Vec<String>,
+    /// Microseconds after the observation time at which a label is known.
+    pub horizon_us: Option<i64>,
+    /// The label SQL, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// What materialising the labels had to tell the user.
+    pub warnings: Vec<String>,
+}
+
+/// The seeds and labels of one split.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Preview {
+    /// Seeds.
+    pub rows: u64,
+    /// Seeds without a label.
+    pub nulls: u64,
+    /// Earliest observation time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_time: Option<String>,
+    /// Latest observation time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_time: Option<String>,
+    /// Share of true labels (boolean target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_rate: Option<f64>,
+    /// Mean of the labels (numerical target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<f64>,
+    /// Population standard deviation of the labels (numerical target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<f64>,
+    /// Minimum, quantiles 0.05, 0.25, 0.5, 0.75, 0.95 and maximum: nearest ranks (numerical and timestamp target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantiles: Option<[Value; 7]>,
+    /// How numerical labels are spread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<Histogram>,
+    /// The most frequent labels (categorical and text target).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<TopValues>,
+}
+
+/// Reads the seeds of a task once.
+pub(super) fn summarise(database: &Database, task: &TaskManifest) -> Result<TaskSummary> {
+    let (manifest, view) = (database.manifest(), database.task(task.id));
+    let removed = manifest.tables.iter().flat_map(|table| table.columns.iter().map(move |column| (table, column)));
+    let mut summary = TaskSummary {
+        id: task.id.0,
+        name: task.name.clone(),
+        description: task.description.clone(),
+        kind: task.kind,
+        anchor_table: manifest.tables[task.anchor_table.idx()].name.clone(),
+        target_column: task.target_column.clone(),
+        target_stype: task.target_stype,
+        observation_time_column: task.observation_time_column.clone(),
+        metric: task.metric.clone(),
+        num_seeds: task.num_seeds,
+        splits: task.splits,
+        time_ranges: IndexMap::new(),
+        base_rates: IndexMap::new(),
+        previews: IndexMap::new(),
+        statistics: (task.target_stype == Stype::Numerical).then_some(task.statistics),
+        num_classes: (task.target_stype == Stype::Categorical).then_some(task.classes.len()),
+        remove_columns: removed
+            .filter(|(_, column)| task.remove_columns.contains(&column.id))
+            .map(|(table, column)| format!("{}.{}", table.name, column.name))
+            .collect(),
+        horizon_us: task.horizon_us,
+        query: task.query.clone(),
+        warnings: task.warnings.clone(),
+    };
+    for (code, split) in SPLITS.into_iter().enumerate() {
+        let seeds: Vec<usize> = (0..view.rows.len()).filter(|&seed| usize::from(view.splits[seed]) == code).collect();
+        if seeds.is_empty() {
+            continue;
+        }
+        let preview = preview(database, task, view, &seeds)?;
+        summary
+            .time_ranges
+            .insert(split, preview.min_time.clone().zip(preview.max_time.clone()).map(<[String; 2]>::from));
+        if let Some(rate) = preview.base_rate {
+            summary.base_rates.insert(split, rate);
+        }
+        summary.previews.insert(split, preview);
+    }
+    Ok(summary)
+}
+
+fn preview(database: &Database, task: &TaskManifest, view: TaskView<'_>, seeds: &[usize]) -> Result<Preview> {
+    let times = seeds.iter().map(|&seed| view.times[seed]).filter(|&time| time != i64::MAX);
+    let range = times.fold(None, |ends, time| join(ends, Some((time, time))));
+    let labelled: Vec<usize> = seeds.iter().copied().filter(|&seed| view.is_null[seed] == 0).collect();
+    let mut preview = Preview {
+        rows: seeds.len() as u64,
+        nulls: (seeds.len() - labelled.len()) as u64,
+        min_time: range.map(|(first, _)| timestamp::format(first)),
+        max_time: range.map(|(_, last)| timestamp::format(last)),
+        ..Preview::default()
+    };
+    if labelled.is_empty() {
+        return Ok(preview);
+    }
+    match task.target_stype {
+        Stype::Boolean => {
+            let positive = labelled.iter().filter(|&&seed| view.values[seed] > 0.5).count();
+            preview.base_rate = Some(positive as f64 / labelled.len() as f64);
+        }
+        Stype::Numerical => spread(task, view, &labelled, &mut preview),
+        Stype::Timestamp => {
+            let mut times: Vec<i64> = labelled.iter().map(|&seed| view.label_times[seed]).collect();
+            times.sort_unstable();
+            preview.quantiles = Some(quantiles(&times, |&time| Value::String(timestamp::format(time))));
+        }
+        Stype::Categorical | Stype::Text => {
+            let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+            for &seed in &labelled {
+                *counts.entry(view.vocab[seed]).or_default() += 1;
+            }
+            let column = target(task);
+            preview.top = Some(top_values(database, &column, counts.into_iter().collect(), NUM_TOP)?);
+        }
+        Stype::Identifier => {}
+    }
+    Ok(preview)
+}
+
+fn spread(task: &TaskManifest, view: TaskView<'_>, labelled: &[usize], preview: &mut Preview) {
+    let LabelStatistics { mean, std } = task.statistics;
+    let mut labels: Vec<Decoded> = labelled.iter().map(|&seed| Decoded::label(view.values[seed], mean, std)).collect();
+    labels.sort_unstable_by(|left, right| left.value.total_cmp(&right.value));
+    let count = labels.len() as f64;
+    let center = labels.iter().map(|label| label.value / count).sum::<f64>();
+    let variance = labels.iter().map(|label| (label.value - center).powi(2) / count).sum::<f64>();
+    preview.mean = Some(center);
+    preview.std = Some(variance.sqrt());
+    preview.quantiles = Some(quantiles(&labels, |label| json!(label.shortest())));
+    let (least, most) = (labels[0].shortest(), labels[labels.len() - 1].shortest());
+    let mut bins = NumberBins::new(least, most);
+    labels.iter().for_each(|&label| bins.add(label));
+    preview.histogram = bins.finish();
+}
+
+/// Nearest ranks of sorted values, of which there is at least one.
+fn quantiles<T>(sorted: &[T], show: impl Fn(&T) -> Value) -> [Value; 7] {
+    [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0].map(|share: f64| {
+        let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
+        show(&sorted[rank - 1])
+    })
+}
+
+/// The target as a column, so that its values are decoded like any other.
+fn target(task: &TaskManifest) -> ColumnManifest {
+    ColumnManifest {
+        id: task.target_column_id,
+        name: task.target_column.clone(),
+        stype: task.target_stype,
+        description: String::new(),
+        statistics: ColumnStatistics::default(),
+    }
+}
+
+/// The label of a seed in the user's units, null for none.
+pub(super) fn label(database: &Database, task: &TaskManifest, seed: usize) -> Result<Value> {
+    let view = database.task(task.id);
+    if view.is_null[seed] != 0 {
+        return Ok(Value::Null);
+    }
+    Ok(match task.target_stype {
+        Stype::Boolean => json!(view.values[seed] > 0.5),
+        Stype::Numerical => {
+            json!(Decoded::label(view.values[seed], task.statistics.mean, task.statistics.std).shortest())
+        }
+        Stype::Timestamp => json!(timestamp::format(view.label_times[seed])),
+        Stype::Categorical | Stype::Text => json!(category(database, &target(task), view.vocab[seed])?),
+        Stype::Identifier => Value::Null,
+    })
+}
+
+/// The seeds that ask about a row: per task how many, and the first of them in time order.
+pub(super) fn seeds_of(database: &Database, task: &TaskManifest, row: u32, limit: usize) -> Result<Value> {
+    let view = database.task(task.id);
+    let damaged =
+        || Error::format(database.path().join(&task.file), format!("the seeds of row {row} are out of range"));
+    let ends = view.indptr.get(row as usize).zip(view.indptr.get(row as usize + 1)).ok_or_else(damaged)?;
+    let seeds = view.indices.get(*ends.0 as usize..*ends.1 as usize).ok_or_else(damaged)?;
+    let mut first = Vec::new();
+    for &seed in seeds.iter().take(limit) {
+        let seed = seed as usize;
+        let time = *view.times.get(seed).ok_or_else(damaged)?;
+        first.push(json!({
+            "time": if time == i64::MAX { Value::Null } else { json!(timestamp::format(time)) },
+            "split": SPLITS.get(usize::from(view.splits[seed])).ok_or_else(damaged)?,
+            "label": label(database, task, seed)?,
+        }));
+    }
+    Ok(json!({"task": task.name, "target_column": task.target_column, "count": seeds.len(), "first": first}))
+}
