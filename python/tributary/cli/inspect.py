@@ -23,9 +23,7 @@ def inspect(
         tuple[str, str] | None,
         typer.Option(metavar="TABLE KEY", help="The row with this key, or #N for its number, with its neighbours."),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="This task with its splits and labels.")
-    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="This task with its splits and labels.")] = None,
     vocabulary: Annotated[bool, typer.Option("--vocabulary", help="The texts of the vocabulary.")] = False,
     limit: Annotated[int | None, typer.Option(min=0, help="How many values, neighbours or texts are listed.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Read every row of large tables too, not a sample.")] = False,
@@ -38,16 +36,16 @@ def inspect(
 
     Example: tributary inspect data/processed/shop --row orders 17
     """
-    from tributary._headwater import Database
+    from tributary.inspect import answer, write_page
 
     if html is not None:
-        if as_json or vocabulary or any(asked is not None for asked in (table, column, row, task)):
+        if as_json or vocabulary or any(asked is not None for asked in (pattern, table, column, row, task)):
             raise ValueError("--html writes a page of the whole database; give it alone or with --full")
-        page = Database(database).page(full=full)
-        html.write_text(page, encoding="utf-8", newline="\n")
+        write_page(database, html, full=full)
         text = f"{html}\n"
     else:
-        text = Database(database).inspect(
+        text = answer(
+            database,
             table=table,
             column=column,
             row=row,
@@ -56,7 +54,7 @@ def inspect(
             pattern=pattern,
             limit=limit,
             full=full,
-            json=as_json,
+            as_json=as_json,
         )
     _print(text)
 

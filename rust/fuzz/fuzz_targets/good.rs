@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use half::f16;
-use headwater::inspect::{Summary, row};
+use headwater::inspect::{Options, answer, page, row};
 use headwater::preprocess::{publish, write_embeddings};
 use headwater::sampler::{Sampler, SamplerConfig, Split};
 use headwater::{Database, MANIFEST_FILE, RowId, Vectors};
@@ -141,7 +141,8 @@ pub fn with_hashes(bytes: &[u8]) -> Vec<u8> {
 
 /// Everything a reader does with an opened database, errors welcome.
 pub fn use_all(database: &Database) {
-    let _ = Summary::of(database).render();
+    let _ = page(database, true);
+    let _ = answer(database, &Options::default());
     for table in &database.manifest().tables {
         for number in 0..table.num_rows.min(8) {
             let _ = row(database, table.id, RowId(number));

@@ -59,7 +59,9 @@ pub(super) fn page(summary: &Summary) -> String {
     if summary.tasks.is_empty() {
         html.push_str("<p>This database has no tasks.</p>\n");
     }
-    summary.tasks.iter().for_each(|task| task_card(&mut html, task));
+    for task in &summary.tasks {
+        task_card(&mut html, task);
+    }
     html.push_str("</section>\n");
     files(&mut html, summary);
     let _ = writeln!(
@@ -153,7 +155,9 @@ fn table_section(html: &mut String, summary: &Summary, table: &TableSummary) {
         "<div class=\"scroll\"><table class=\"columns\"><thead><tr><th>column</th><th>stype</th><th class=\"n\">nulls</th>\
          <th>values</th><th>distribution</th></tr></thead><tbody>\n",
     );
-    table.columns.iter().for_each(|column| column_row(html, table, column));
+    for column in &table.columns {
+        column_row(html, table, column);
+    }
     html.push_str("</tbody></table></div>\n");
     let own = table.foreign_keys.iter().map(|key| (table, key));
     keys(html, "Parents", own.collect());

@@ -199,7 +199,9 @@ fn spread(task: &TaskManifest, view: TaskView<'_>, labelled: &[usize], preview: 
     preview.quantiles = Some(quantiles(&labels, |label| json!(label.shortest())));
     let (least, most) = (labels[0].shortest(), labels[labels.len() - 1].shortest());
     let mut bins = NumberBins::new(least, most);
-    labels.iter().for_each(|&label| bins.add(label));
+    for &label in &labels {
+        bins.add(label);
+    }
     preview.histogram = bins.finish();
 }
 

@@ -70,9 +70,10 @@ pub(super) fn vectors(summary: &Summary) -> String {
     let Some(embedder) = &summary.embedder else { return "no vectors yet".into() };
     let word = |field: &str| embedder.get(field).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
     let kind = word("kind").unwrap_or_else(|| "an unknown embedder".into());
-    let model = word("model").map_or_else(String::new, |model| format!(" {model}"));
-    let dimension = word("dimension").map_or_else(String::new, |dimension| format!(" ({dimension} dimensions)"));
-    format!("vectors made by {kind}{model}{dimension}")
+    let facts = [word("dimension").map(|dimension| format!("{dimension} dimensions")), word("model")];
+    let facts: Vec<String> = facts.into_iter().flatten().collect();
+    let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
+    format!("vectors made by {kind}{facts}")
 }
 
 /// What a histogram of a table stands on, where that is not every row.

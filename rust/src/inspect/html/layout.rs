@@ -107,7 +107,9 @@ fn assign_layers(sizes: &[Size], links: &[Link], linked: &[bool]) -> Vec<usize> 
 /// Boxes so that parents come before their children, but for the links that would close a cycle.
 fn without_cycles(num_nodes: usize, links: &[Link]) -> Vec<usize> {
     let mut parents: Vec<Vec<usize>> = vec![Vec::new(); num_nodes];
-    links.iter().filter(|link| link.from != link.to).for_each(|link| parents[link.from].push(link.to));
+    for link in links.iter().filter(|link| link.from != link.to) {
+        parents[link.from].push(link.to);
+    }
     let (mut order, mut is_seen) = (Vec::new(), vec![false; num_nodes]);
     for start in 0..num_nodes {
         let mut stack = vec![(start, 0)];
@@ -170,9 +172,13 @@ fn order(layers: &mut Vec<Vec<usize>>, items: &[Item]) {
     let mut place = vec![0.0; items.len()];
     let number = |layer: &[usize], place: &mut Vec<f64>| {
         let last = layer.len().max(2) as f64 - 1.0;
-        layer.iter().enumerate().for_each(|(idx, &item)| place[item] = idx as f64 / last);
+        for (idx, &item) in layer.iter().enumerate() {
+            place[item] = idx as f64 / last;
+        }
     };
-    layers.iter().for_each(|layer| number(layer, &mut place));
+    for layer in layers.iter() {
+        number(layer, &mut place);
+    }
     let (mut best, mut fewest) = (layers.clone(), crossings(layers, items));
     for sweep in 0..2 * SWEEPS {
         let count = layers.len();
@@ -201,7 +207,9 @@ fn order(layers: &mut Vec<Vec<usize>>, items: &[Item]) {
 
 fn crossings(layers: &[Vec<usize>], items: &[Item]) -> usize {
     let mut place = vec![0; items.len()];
-    layers.iter().for_each(|layer| layer.iter().enumerate().for_each(|(idx, &item)| place[item] = idx));
+    for (idx, &item) in layers.iter().flat_map(|layer| layer.iter().enumerate()) {
+        place[item] = idx;
+    }
     let mut crossings = 0;
     for (idx, layer) in layers.iter().enumerate() {
         let links: Vec<(usize, usize)> = layer
@@ -238,7 +246,9 @@ fn place(layers: &[Vec<usize>], items: &mut [Item]) {
         }
     }
     let top = layers.iter().flatten().map(|&item| items[item].y).fold(f64::INFINITY, f64::min);
-    layers.iter().flatten().for_each(|&item| items[item].y += MARGIN - top);
+    for &item in layers.iter().flatten() {
+        items[item].y += MARGIN - top;
+    }
 }
 
 /// The heights nearest to the wanted ones (least squares) that keep order and distance: pooled adjacent violators.
