@@ -14,8 +14,8 @@ use crate::manifest::{TableManifest, TaskManifest};
 const NUM_LISTED: usize = 20;
 /// Neighbours per foreign key that are listed unless the user says how many.
 const NUM_NEIGHBORS: usize = 5;
-/// The most distinct values that are counted of one column: 128 MiB of counts per thread.
-const MAX_DISTINCT: usize = 1 << 24;
+/// The most distinct values that are counted of one column, some 400 MiB of counts per thread.
+const MAX_DISTINCT: u64 = 1 << 24;
 
 /// What to show; of `table`, `column`, `row`, `task` and `vocabulary` at most one, the whole database without any.
 #[derive(Clone, Debug, Default)]

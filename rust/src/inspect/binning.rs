@@ -65,7 +65,9 @@ impl NumberBins {
         let step = nice_step(most / MAX_BINS as f64 - least / MAX_BINS as f64);
         let start = (least / step).floor() * step;
         let bins = ((most - start) / step).floor() + 1.0;
-        let is_constant = least >= most || !(start + step > start) || !bins.is_finite();
+        // steps too small to move the start make no grid either, nor do ends that are no numbers
+        let is_grid = least < most && start + step > start && bins.is_finite();
+        let is_constant = !is_grid;
         let num_linear = if is_constant { 1 } else { (bins as usize).clamp(1, MAX_BINS + 2) };
         let num_units = if most - least <= MAX_BINS as f64 { (most.floor() - least.floor()) as usize + 1 } else { 0 };
         Self {
@@ -307,7 +309,9 @@ mod tests {
     #[test]
     fn moments_fall_into_days() {
         let mut grid = TimeBins::new(0, 20 * DAY_US);
-        [0, DAY_US - 1, DAY_US, 20 * DAY_US].map(|time| grid.add(time));
+        for time in [0, DAY_US - 1, DAY_US, 20 * DAY_US] {
+            grid.add(time);
+        }
         let histogram = grid.finish().unwrap();
         assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[20]), (2, 1, 1));
         let Edges::Times(edges) = &histogram.edges else { panic!("times") };

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use hashbrown::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -9,10 +10,9 @@ use super::binning::{self, Histogram, NumberBins, TimeBins};
 use super::number::Decoded;
 use super::row::category;
 use crate::database::Database;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::record::Cell;
-use crate::format::table;
-use crate::manifest::{ColumnManifest, ColumnStatistics, TableManifest};
+use crate::manifest::{ColumnManifest, ColumnStatistics};
 use crate::stype::Stype;
 
 /// The most frequent values of a column.
@@ -44,36 +44,23 @@ pub(super) struct ColumnFindings {
 #[derive(Clone, Debug)]
 pub(super) struct ColumnCounter<'a> {
     statistics: &'a ColumnStatistics,
-    grid: Grid<'a>,
-    /// A vocabulary id the column does not list.
-    fault: Option<u32>,
+    grid: Grid,
 }
 
 #[derive(Clone, Debug)]
-enum Grid<'a> {
+enum Grid {
     Nothing,
     Numbers(Box<NumberBins>),
     Times(TimeBins),
     Flags([u64; 2]),
-    Values { ids: &'a [u32], counts: Vec<u64> },
-}
-
-/// The vocabulary ids that a categorical or text column takes, ascending.
-pub(super) fn vocabulary_ids<'a>(database: &'a Database, table: &TableManifest, column: usize) -> Result<&'a [u32]> {
-    database.table_file(table.id).values(table::categories(column as u32))
+    Values(HashMap<u32, u64>),
 }
 
 impl<'a> ColumnCounter<'a> {
     /// Starts to count; values of columns with more than `max_distinct` of them are not.
-    pub(super) fn new(
-        database: &'a Database,
-        table: &'a TableManifest,
-        column: usize,
-        max_distinct: usize,
-    ) -> Result<Self> {
-        let description = &table.columns[column];
-        let statistics = &description.statistics;
-        let grid = match description.stype {
+    pub(super) fn new(column: &'a ColumnManifest, max_distinct: u64) -> Self {
+        let statistics = &column.statistics;
+        let grid = match column.stype {
             Stype::Identifier => Grid::Nothing,
             Stype::Numerical => match (statistics.min, statistics.max) {
                 (Some(least), Some(most)) => Grid::Numbers(Box::new(NumberBins::new(least, most))),
@@ -85,12 +72,11 @@ impl<'a> ColumnCounter<'a> {
             },
             Stype::Boolean => Grid::Flags([0, 0]),
             Stype::Categorical | Stype::Text => {
-                let ids = vocabulary_ids(database, table, column)?;
-                let is_counted = ids.len() <= max_distinct;
-                if is_counted { Grid::Values { ids, counts: vec![0; ids.len()] } } else { Grid::Nothing }
+                let is_counted = statistics.distinct.is_some_and(|distinct| distinct <= max_distinct);
+                if is_counted { Grid::Values(HashMap::new()) } else { Grid::Nothing }
             }
         };
-        Ok(Self { statistics, grid, fault: None })
+        Self { statistics, grid }
     }
 
     /// Counts a cell.
@@ -101,26 +87,13 @@ impl<'a> ColumnCounter<'a> {
             (Grid::Numbers(bins), Cell::Numerical(z)) => bins.add(Decoded::of(z, self.statistics)),
             (Grid::Times(bins), Cell::Timestamp(time_us)) => bins.add(time_us),
             (Grid::Flags(counts), Cell::Boolean(value)) => counts[usize::from(value)] += 1,
-            (Grid::Values { ids, counts }, Cell::Categorical(id) | Cell::Text(id)) => match ids.binary_search(&id) {
-                Ok(place) => counts[place] += 1,
-                Err(_) => self.fault = self.fault.max(Some(id)),
-            },
+            (Grid::Values(counts), Cell::Categorical(id) | Cell::Text(id)) => *counts.entry(id).or_default() += 1,
             _ => {}
         }
     }
 
     /// What was counted, with the `num_top` most frequent values.
-    pub(super) fn finish(
-        self,
-        database: &Database,
-        table: &TableManifest,
-        column: &ColumnManifest,
-        num_top: usize,
-    ) -> Result<ColumnFindings> {
-        if let Some(id) = self.fault {
-            let what = format!("column `{}` holds vocabulary id {id}, which it does not list", column.name);
-            return Err(Error::format(database.path().join(&table.file), what));
-        }
+    pub(super) fn finish(self, database: &Database, column: &ColumnManifest, num_top: usize) -> Result<ColumnFindings> {
         let mut findings = ColumnFindings::default();
         match self.grid {
             Grid::Nothing => {}
@@ -131,9 +104,9 @@ impl<'a> ColumnCounter<'a> {
                 let flag = |value: bool, count| ValueCount { value: Value::Bool(value), count };
                 findings.top = Some(TopValues { values: vec![flag(true, yes), flag(false, no)], others: 0 });
             }
-            Grid::Values { ids, counts } => {
-                let counted = ids.iter().copied().zip(counts).filter(|&(_, count)| count > 0);
-                findings.top = Some(top_values(database, column, counted.collect(), num_top)?);
+            Grid::Values(counts) => {
+                findings.top =
+                    Some(top_values(database, &column.name, column.stype, counts.into_iter().collect(), num_top)?);
             }
         }
         Ok(findings)
@@ -142,12 +115,15 @@ impl<'a> ColumnCounter<'a> {
 
 impl AddAssign for ColumnCounter<'_> {
     fn add_assign(&mut self, other: Self) {
-        self.fault = self.fault.max(other.fault);
         match (&mut self.grid, other.grid) {
             (Grid::Numbers(left), Grid::Numbers(right)) => **left += *right,
             (Grid::Times(left), Grid::Times(right)) => *left += right,
             (Grid::Flags(left), Grid::Flags(right)) => binning::add(left, &right),
-            (Grid::Values { counts: left, .. }, Grid::Values { counts: right, .. }) => binning::add(left, &right),
+            (Grid::Values(left), Grid::Values(right)) => {
+                for (id, count) in right {
+                    *left.entry(id).or_default() += count;
+                }
+            }
             _ => {}
         }
     }
@@ -156,7 +132,8 @@ impl AddAssign for ColumnCounter<'_> {
 /// The most frequent of some vocabulary ids, decoded.
 pub(super) fn top_values(
     database: &Database,
-    column: &ColumnManifest,
+    column: &str,
+    stype: Stype,
     mut counted: Vec<(u32, u64)>,
     num_top: usize,
 ) -> Result<TopValues> {
@@ -165,8 +142,8 @@ pub(super) fn top_values(
     counted.truncate(num_top);
     let shown: u64 = counted.iter().map(|&(_, count)| count).sum();
     let value = |(id, count)| {
-        let text = category(database, column, id)?;
-        Ok(ValueCount { value: Value::String(text.to_owned()), count })
+        let text = category(database, column, stype, id)?;
+        Ok(ValueCount { value: Value::String(text), count })
     };
     Ok(TopValues { values: counted.into_iter().map(value).collect::<Result<_>>()?, others: total - shown })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::database::{Database, GRAPH_FILE, VOCABULARY_FILE, Vectors};
-use crate::manifest::MANIFEST_FILE;
+use crate::manifest::{MANIFEST_FILE, Manifest};
 
 /// One kind of file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,7 +26,7 @@ pub(super) fn kinds(database: &Database, files: &BTreeMap<String, u64>) -> Vec<F
     let total = files.values().sum::<u64>() + manifest;
     let mut kinds: Vec<FileKindSize> = Vec::new();
     for (name, &bytes) in files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(MANIFEST_FILE, &manifest)]) {
-        let kind = kind_of(name);
+        let kind = kind_of(database.manifest(), name);
         let place = kinds.iter().position(|known| known.kind == kind).unwrap_or_else(|| {
             kinds.push(FileKindSize { kind, files: 0, bytes: 0, share: 0.0 });
             kinds.len() - 1
@@ -41,15 +41,14 @@ pub(super) fn kinds(database: &Database, files: &BTreeMap<String, u64>) -> Vec<F
     kinds
 }
 
-fn kind_of(name: &str) -> &'static str {
-    let is_binary = name.ends_with(".bin");
+fn kind_of(manifest: &Manifest, name: &str) -> &'static str {
     match name {
         MANIFEST_FILE => "manifest",
         GRAPH_FILE => "graph",
         VOCABULARY_FILE => "vocabulary",
         _ if name == Vectors::Vocabulary.file() || name == Vectors::Column.file() => "vectors",
-        _ if is_binary && name.starts_with("tables/") => "tables",
-        _ if is_binary && name.starts_with("tasks/") => "tasks",
+        _ if manifest.tables.iter().any(|table| table.file == name) => "tables",
+        _ if manifest.tasks.iter().any(|task| task.file == name) => "tasks",
         _ => "notes of the stages",
     }
 }

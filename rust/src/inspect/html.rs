@@ -243,7 +243,7 @@ fn keys(html: &mut String, heading: &str, keys: Vec<(&TableSummary, &ForeignKeyS
             key.mean_children,
             grouped(fan_out.p90),
             grouped(fan_out.p99),
-            grouped(fan_out.max),
+            grouped(key.max_children),
             percent(fan_out.childless, fan_out.parents),
             chart::columns(&names, "parents"),
         );

@@ -28,13 +28,15 @@ pub(super) fn neighborhood(database: &Database, table: &TableManifest, at: RowId
     {
         let damaged = |what: String| Error::format(database.path().join(GRAPH_FILE), what);
         let of = format!("`{}.{}`: the children of row {} of `{}`", child.name, key.column, at.0, table.name);
-        let rows = lists[key.id.idx()].indices.get(record.children(slot));
-        let rows = rows.ok_or_else(|| damaged(format!("{of} are out of range")))?;
-        let first = rows.iter().take(limit).map(|&row| {
-            if row >= child.num_rows {
+        let (indices, range) = (lists[key.id.idx()].indices, record.children(slot));
+        if range.end > indices.len() {
+            return Err(damaged(format!("{of} are out of range")));
+        }
+        let first = indices.range(range).take(limit).map(|row| {
+            if row >= u64::from(child.num_rows) {
                 return Err(damaged(format!("{of} name row {row}, there are {} rows", child.num_rows)));
             }
-            brief(database, child.id, RowId(row))
+            brief(database, child.id, RowId(row as u32))
         });
         shown["first"] = Value::Array(first.collect::<Result<_>>()?);
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::record::{ALWAYS_VISIBLE, Cell, NEVER_VISIBLE, Record};
 use crate::ids::{RowId, TableId};
 use crate::manifest::{ColumnManifest, TableManifest};
+use crate::stype::Stype;
 use crate::timestamp;
 
 /// One row decoded back to the user's values: its key, time, cells, parents, and the number of its children.
@@ -110,24 +111,25 @@ pub fn cell_value(database: &Database, column: &ColumnManifest, cell: Option<Cel
         Some(Cell::Numerical(z)) => json!(Decoded::of(z, &column.statistics).shortest()),
         Some(Cell::Timestamp(time_us)) => Value::String(timestamp::format(time_us)),
         Some(Cell::Boolean(value)) => Value::Bool(value),
-        Some(Cell::Categorical(id) | Cell::Text(id)) => Value::String(category(database, column, id)?.to_owned()),
+        Some(Cell::Categorical(id) | Cell::Text(id)) => {
+            Value::String(category(database, &column.name, column.stype, id)?)
+        }
     })
 }
 
 /// The user's value behind a vocabulary id of a categorical or text column.
-pub(super) fn category<'a>(database: &'a Database, column: &ColumnManifest, id: u32) -> Result<&'a str> {
+pub(super) fn category(database: &Database, column: &str, stype: Stype, id: u32) -> Result<String> {
     let num_texts = database.manifest().vocabulary.num_texts;
     if id >= num_texts {
-        let what = format!("column `{}` holds vocabulary id {id}, there are {num_texts} texts", column.name);
+        let what = format!("column `{column}` holds vocabulary id {id}, there are {num_texts} texts");
         return Err(Error::format(database.path(), what));
     }
-    let text = database.text(id)?;
-    Ok(match column.stype {
-        crate::stype::Stype::Categorical => {
-            text.strip_prefix(&column.name).and_then(|rest| rest.strip_prefix(" is ")).unwrap_or(text)
-        }
-        _ => text,
-    })
+    let mut text = database.text(id)?;
+    let value = text.strip_prefix(column).and_then(|rest| rest.strip_prefix(" is "));
+    if let Some(len) = value.filter(|_| stype == Stype::Categorical).map(str::len) {
+        text.drain(..text.len() - len);
+    }
+    Ok(text)
 }
 
 /// A primary key as JSON, null for none.

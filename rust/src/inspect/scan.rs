@@ -23,7 +23,7 @@ pub(super) struct Scan {
     /// The columns to count, by position; all of them by default.
     pub(super) columns: Option<Range<usize>>,
     /// The most distinct values of a column that are counted one by one.
-    pub(super) max_distinct: usize,
+    pub(super) max_distinct: u64,
     /// Most frequent values that are kept.
     pub(super) num_top: usize,
 }
@@ -57,9 +57,11 @@ impl Scan {
         let view = database.table(table.id);
         let columns = self.columns.clone().unwrap_or(0..table.columns.len());
         let incoming = database.manifest().children_of(table.id).count();
-        let counters = columns.clone().map(|column| ColumnCounter::new(database, table, column, self.max_distinct));
         let empty = Pass {
-            columns: counters.collect::<Result<_>>()?,
+            columns: table.columns[columns.clone()]
+                .iter()
+                .map(|column| ColumnCounter::new(column, self.max_distinct))
+                .collect(),
             degrees: vec![Degrees::new(); incoming],
             rows_read: 0,
             times: None,
@@ -80,7 +82,7 @@ impl Scan {
         Ok(Findings {
             rows_read: pass.rows_read,
             columns: findings
-                .map(|(counter, column)| counter.finish(database, table, column, self.num_top))
+                .map(|(counter, column)| counter.finish(database, column, self.num_top))
                 .collect::<Result<_>>()?,
             fan_outs: pass.degrees.iter().map(Degrees::finish).collect(),
             times: pass.times,

@@ -116,8 +116,8 @@ pub struct ForeignKeySummary {
     pub dangling: u64,
     /// Rows without a key.
     pub null: u64,
-    /// The most children a parent has; `None` where only a sample of the parents was read.
-    pub max_children: Option<u64>,
+    /// The most children a parent has.
+    pub max_children: u64,
     /// Children per parent, parents without children included.
     pub mean_children: f64,
     /// Parents without children; `None` where only a sample of the parents was read.
@@ -258,7 +258,7 @@ fn key_summary(database: &Database, key: &ForeignKeyManifest, fan_out: FanOut, i
         edges: key.edges,
         dangling: key.dangling,
         null: key.null,
-        max_children: is_complete.then_some(fan_out.max),
+        max_children: key.max_children,
         mean_children: if parents.num_rows == 0 { 0.0 } else { key.edges as f64 / f64::from(parents.num_rows) },
         childless_parents: is_complete.then_some(fan_out.childless),
         fan_out,

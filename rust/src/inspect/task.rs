@@ -13,7 +13,7 @@ use super::row::category;
 use super::scan::join;
 use crate::database::{Database, TaskView};
 use crate::error::{Error, Result};
-use crate::manifest::{ColumnManifest, ColumnStatistics, LabelStatistics, SPLITS, SplitCounts, TaskKind, TaskManifest};
+use crate::manifest::{LabelStatistics, SPLITS, SplitCounts, TaskKind, TaskManifest};
 use crate::stype::Stype;
 use crate::timestamp;
 
@@ -179,8 +179,13 @@ fn preview(database: &Database, task: &TaskManifest, view: TaskView<'_>, seeds: 
             for &seed in &labelled {
                 *counts.entry(view.vocab[seed]).or_default() += 1;
             }
-            let column = target(task);
-            preview.top = Some(top_values(database, &column, counts.into_iter().collect(), NUM_TOP)?);
+            preview.top = Some(top_values(
+                database,
+                &task.target_column,
+                task.target_stype,
+                counts.into_iter().collect(),
+                NUM_TOP,
+            )?);
         }
         Stype::Identifier => {}
     }
@@ -213,17 +218,6 @@ fn quantiles<T>(sorted: &[T], show: impl Fn(&T) -> Value) -> [Value; 7] {
     })
 }
 
-/// The target as a column, so that its values are decoded like any other.
-fn target(task: &TaskManifest) -> ColumnManifest {
-    ColumnManifest {
-        id: task.target_column_id,
-        name: task.target_column.clone(),
-        stype: task.target_stype,
-        description: String::new(),
-        statistics: ColumnStatistics::default(),
-    }
-}
-
 /// The label of a seed in the user's units, null for none.
 pub(super) fn label(database: &Database, task: &TaskManifest, seed: usize) -> Result<Value> {
     let view = database.task(task.id);
@@ -236,7 +230,9 @@ pub(super) fn label(database: &Database, task: &TaskManifest, seed: usize) -> Re
             json!(Decoded::label(view.values[seed], task.statistics.mean, task.statistics.std).shortest())
         }
         Stype::Timestamp => json!(timestamp::format(view.label_times[seed])),
-        Stype::Categorical | Stype::Text => json!(category(database, &target(task), view.vocab[seed])?),
+        Stype::Categorical | Stype::Text => {
+            json!(category(database, &task.target_column, task.target_stype, view.vocab[seed])?)
+        }
         Stype::Identifier => Value::Null,
     })
 }

@@ -204,7 +204,7 @@ fn foreign_keys<'a>(keys: impl Iterator<Item = (String, String, &'a ForeignKeySu
             format!("{:.2}", key.mean_children),
             grouped(fan_out.p90),
             grouped(fan_out.p99),
-            grouped(fan_out.max),
+            grouped(key.max_children),
             percent(fan_out.childless, fan_out.parents),
             sparkline(&fan_out.histogram),
         ]

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::column::vocabulary_ids;
 use crate::database::Database;
 use crate::error::Result;
+use crate::preprocess::text_places;
 use crate::stype::Stype;
 
 /// The texts of a database.
@@ -46,7 +46,7 @@ pub struct Match {
     pub id: u32,
     /// The text.
     pub text: String,
-    /// The columns that take it, as `table.column`.
+    /// The columns and labels that take it, as `table.column` or `task.column`; looked up only for a pattern.
     pub columns: Vec<String>,
 }
 
@@ -64,15 +64,11 @@ pub(super) fn vocabulary(database: &Database, pattern: Option<&str>, limit: usiz
         num_matches: 0,
         matches: Vec::new(),
     };
-    let mut lists = Vec::new();
     for table in &manifest.tables {
-        for (idx, column) in table.columns.iter().enumerate() {
-            if matches!(column.stype, Stype::Categorical | Stype::Text) {
-                let ids = vocabulary_ids(database, table, idx)?;
-                let name = format!("{}.{}", table.name, column.name);
-                found.columns.push(ColumnTexts { column: name, stype: column.stype, distinct: ids.len() as u64 });
-                lists.push(ids);
-            }
+        for column in table.columns.iter().filter(|column| matches!(column.stype, Stype::Categorical | Stype::Text)) {
+            let name = format!("{}.{}", table.name, column.name);
+            let distinct = column.statistics.distinct.unwrap_or(0);
+            found.columns.push(ColumnTexts { column: name, stype: column.stype, distinct });
         }
     }
     let wanted = pattern.map(str::to_lowercase);
@@ -85,9 +81,18 @@ pub(super) fn vocabulary(database: &Database, pattern: Option<&str>, limit: usiz
         }
         found.num_matches += 1;
         if found.matches.len() < limit {
-            let takes = found.columns.iter().zip(&lists).filter(|(_, ids)| ids.binary_search(&id).is_ok());
-            let columns = takes.map(|(column, _)| column.column.clone()).collect();
-            found.matches.push(Match { id, text: text.to_owned(), columns });
+            found.matches.push(Match { id, text, columns: Vec::new() });
+        }
+    }
+    if pattern.is_some() && !found.matches.is_empty() {
+        let ids: Vec<u32> = found.matches.iter().map(|found| found.id).collect();
+        for place in text_places(database.path(), &ids)? {
+            let name = format!("{}.{}", place.table, place.column);
+            found
+                .matches
+                .iter_mut()
+                .filter(|found| found.id == place.text)
+                .for_each(|found| found.columns.push(name.clone()));
         }
     }
     Ok(found)
