@@ -155,10 +155,13 @@ fn every_part_can_be_asked_for() {
     assert!(texts.contains("1 texts contain `ADA`") && texts.contains("customers.name"), "{texts}");
 }
 
+/// What to ask for, and what the answer says of it.
+type Mistake = (fn(&mut Options), &'static str);
+
 #[test]
 fn unknown_names_are_answered_with_known_ones() {
     let (_shop, database) = database();
-    let mistakes: [(fn(&mut Options), &str); 8] = [
+    let mistakes: [Mistake; 8] = [
         (|options| options.table = Some("ordres".into()), "did you mean `orders`?"),
         (|options| options.table = Some("zzz".into()), "there are `customers`, `orders`"),
         (|options| options.column = Some("orders.amuont".into()), "did you mean `amount`?"),
@@ -224,7 +227,7 @@ fn damaged_files_are_errors() {
     let (_shop, database) = database();
     let root = database.path().to_owned();
     let (mut answered, mut refused) = (0, 0);
-    for name in database.manifest().files.keys().filter(|name| name.ends_with(".bin")) {
+    for name in database.manifest().files.keys().filter(|name| name.ends_with("bin")) {
         let path = root.join(name);
         let sound = std::fs::read(&path).unwrap();
         for at in (64..sound.len()).step_by(8) {
