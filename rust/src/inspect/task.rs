@@ -75,7 +75,7 @@ pub struct TaskSummary {
 pub struct Preview {
     /// Seeds.
     pub rows: u64,
-    /// Seeds without a label.
+    /// Seeds without a label, and labels or rows that became no seed because the target is null.
     pub nulls: u64,
     /// Earliest observation time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,12 +132,14 @@ pub(super) fn summarise(database: &Database, task: &TaskManifest) -> Result<Task
         query: task.query.clone(),
         warnings: task.warnings.clone(),
     };
-    for (code, split) in SPLITS.into_iter().enumerate() {
+    let noted = [&task.preview.train, &task.preview.val, &task.preview.test];
+    for ((code, split), noted) in SPLITS.into_iter().enumerate().zip(noted) {
         let seeds: Vec<usize> = (0..view.rows.len()).filter(|&seed| usize::from(view.splits[seed]) == code).collect();
         if seeds.is_empty() {
             continue;
         }
-        let preview = preview(database, task, view, &seeds)?;
+        let mut preview = preview(database, task, view, &seeds)?;
+        preview.nulls += noted.nulls;
         summary
             .time_ranges
             .insert(split, preview.min_time.clone().zip(preview.max_time.clone()).map(<[String; 2]>::from));
