@@ -70,7 +70,8 @@ def _chosen(
     known = [space.id for space in spaces]
     unknown = [number for number in named if number not in known]
     if unknown:
-        raise ValueError(f"the cache has no space {unknown[0]} (there are: {', '.join(map(str, sorted(known))) or 'none'})")
+        there = ", ".join(map(str, sorted(known))) or "none"
+        raise ValueError(f"the cache has no space {unknown[0]} (there are: {there})")
     models = sorted({space.identity["model"] for space in spaces})
     if model is not None and model not in models:
         raise ValueError(f"the cache has nothing of the model `{model}` (there are: {', '.join(models) or 'none'})")
