@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,10 +72,8 @@ def test_result_holds_the_asked_columns(engine: SqlEngine) -> None:
 def test_time_limit(shop, tmp_path: Path) -> None:
     with _engine(shop, tmp_path / "scratch", seconds=1.0) as engine:
         (result,) = engine.outputs(1)
-        start = time.monotonic()
         with pytest.raises(SchemaError, match=r"query of task `slow`: took longer than 1 seconds .*time limit"):
             engine.run("slow", "SELECT count(*) AS n FROM range(1000000000000) a, range(10) b", ["n"], result)
-        assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(
