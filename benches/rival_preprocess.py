@@ -3,17 +3,18 @@
 Usage: python benches/rival_preprocess.py [shop] [tpch-0.1] --rival-python PYTHON     (or --make-venv FOLDER)
 
 Both read the same parquet files and the same label rows and write what their samplers read; neither makes text
-vectors. `tables` is our encode stage alone, which reads everything, links both directions, interns every text and
-writes; `tables + tasks` adds the labels and publishing (hashes, fsync) and is what the rival's one call does. Rows are
-those of the tables, with the labels where they are processed. Every run is a process of its own; CPU seconds are those
-of the call, without imports; memory is the highest resident set, for the rival also without what its imports (torch)
-had taken before the call.
+vectors. `tables` is our encode stage, which reads everything, links both directions, interns every text and writes, and
+stands beside the rival told to skip its tasks; `tables + tasks` adds the labels and publishing (hashes, fsync) and
+stands beside all of the rival's one call. Rows are those of the tables, with the labels where they are processed, and
+so are the bytes of parquet. Every run is a process of its own; CPU seconds are those of the call, without imports;
+memory is the highest resident set, for the rival also without what its imports (torch) had taken before the call.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ from pathlib import Path
 import rival
 from measure import Figures, describe, folder_bytes, in_turn, measured, run, verdict
 
-CONTESTANTS = ("tables", "tables + tasks", "rival")
+CONTESTANTS = ("tables", "tables + tasks", "rival, tables", "rival")
+PAIRS = {"tables": "rival, tables", "tables + tasks": "rival"}
 
 
 def encode(folder: Path, out: Path, threads: int, *, with_tasks: bool) -> None:
@@ -38,12 +40,12 @@ def encode(folder: Path, out: Path, threads: int, *, with_tasks: bool) -> None:
         figures["bytes"] = folder_bytes(out, "*.bin")
 
 
-def rival_preprocess(folder: Path, out: Path) -> None:
-    """The rival's whole preprocessing, tasks included."""
+def rival_preprocess(folder: Path, out: Path, *, with_tasks: bool) -> None:
+    """The rival's preprocessing."""
     from rt.rustler import preprocess
 
     with measured() as figures:
-        preprocess(str(folder), str(out), source="local", skip_tasks=False)
+        preprocess(str(folder), str(out), source="local", skip_tasks=not with_tasks)
         figures["bytes"] = folder_bytes(out)
 
 
@@ -51,57 +53,59 @@ def contest(arguments: argparse.Namespace) -> None:
     """Is one contestant, in a process of its own."""
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         out = arguments.keep or Path(scratch) / "out"
-        if arguments.contestant == "rival":
-            rival_preprocess(arguments.databases[0], out)
+        if arguments.contestant in PAIRS.values():
+            rival_preprocess(arguments.databases[0], out, with_tasks=arguments.contestant == "rival")
         else:
             encode(arguments.databases[0], out, arguments.threads, with_tasks="tasks" in arguments.contestant)
 
 
-def sizes(folder: Path, python: Path) -> tuple[int, int, int]:
-    """Rows of the tables, rows of the labels, bytes of the tables' parquet files."""
+def num_rows(folder: Path, python: Path) -> tuple[int, int]:
+    """Rows of the tables, rows of the labels."""
     code = (
         "import json, sys, pathlib, pyarrow.parquet as pq; root = pathlib.Path(sys.argv[1]); "
         "count = lambda p: sum(pq.read_metadata(f).num_rows for f in root.glob(p)); "
         "print(json.dumps([count('db/*.parquet'), count('labels/*.parquet')]))"
     )
-    import subprocess
-
     tables, labels = json.loads(subprocess.run([python, "-c", code, folder], capture_output=True, check=True).stdout)
-    return tables, labels, folder_bytes(folder / "db", "*.parquet")
+    return tables, labels
 
 
 def compare(name: str, arguments: argparse.Namespace, python: Path) -> None:
     """Prints one database's figures, ratios and targets."""
     folder = rival.database(name, arguments, python)
-    tables, labels, parquet = sizes(folder, python)
+    tables, labels = num_rows(folder, python)
+    of_tables = folder_bytes(folder / "db", "*.parquet")
+    whole = of_tables + folder_bytes(folder / "labels", "*.parquet")
+    rows = dict.fromkeys(PAIRS, tables) | {"tables + tasks": tables + labels}
+    rows |= {other: rows[own] for own, other in PAIRS.items()}
+    parquet = {who: of_tables if number == tables else whole for who, number in rows.items()}
 
     def start(contestant: str) -> Figures:
-        interpreter = python if contestant == "rival" else Path(sys.executable)
+        interpreter = python if contestant in PAIRS.values() else Path(sys.executable)
         options = ("--contestant", contestant, "--threads", str(arguments.threads))
         return run(interpreter, __file__, folder, *options, RAYON_NUM_THREADS=str(arguments.threads))
 
     print(
-        f"{name}: {tables:,} rows and {labels:,} labels, {parquet / 1e6:.1f} MB of parquet; {arguments.threads} "
+        f"{name}: {tables:,} rows and {labels:,} labels, {whole / 1e6:.1f} MB of parquet; {arguments.threads} "
         f"threads, medians of {arguments.rounds}",
         flush=True,
     )
     results = in_turn(CONTESTANTS, arguments.rounds, start)
-    rates = {who: (tables + (labels if who != "tables" else 0)) / found["cpu_s"] for who, found in results.items()}
+    rates = {who: rows[who] / found["cpu_s"] for who, found in results.items()}
     for contestant, found in results.items():
         print(
             f"  {contestant:15} {found['cpu_s']:7.2f} CPU-s {found['wall_s']:7.2f} s"
             f" {describe(rates[contestant]):>12} rows/CPU-s  peak {found['peak_mb']:6.0f} MiB"
             f" (before the call {found['before_mb']:4.0f})  output {found['bytes'] / 1e6:7.1f} MB,"
-            f" {found['bytes'] / parquet:5.2f} x parquet"
+            f" {found['bytes'] / parquet[contestant]:5.2f} x parquet"
         )
-    other = results["rival"]
-    for contestant in CONTESTANTS[:2]:
-        own = results[contestant]
-        speed, memory = rates[contestant] / rates["rival"], own["peak_mb"] / other["peak_mb"]
+    for contestant, rivals in PAIRS.items():
+        own, other = results[contestant], results[rivals]
+        speed, memory = rates[contestant] / rates[rivals], own["peak_mb"] / other["peak_mb"]
         growth = own["peak_mb"] / (other["peak_mb"] - other["before_mb"])
-        size = own["bytes"] / parquet
+        size = own["bytes"] / parquet[contestant]
         print(
-            f"  {contestant} beside the rival: {speed:.1f} x its rows/CPU-s (10: {verdict(speed >= 10)});"
+            f"  {contestant} beside {rivals}: {speed:.1f} x its rows/CPU-s (10: {verdict(speed >= 10)});"
             f" {memory:.2f} of its memory, {growth:.2f} without its imports (0.5: {verdict(growth <= 0.5)});"
             f" output {size:.2f} x parquet (2: {verdict(size <= 2)}), {own['bytes'] / other['bytes']:.2f} its output",
             flush=True,
