@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per subject.
 #![allow(clippy::unwrap_used)]
 
+mod damage;
 mod encode;
 mod inspect;
 mod sampler;

@@ -188,7 +188,7 @@ impl FileReader {
             _ => Arc::new(self.block(block).ok_or_else(missing)?),
         };
         *last = Some((block, Arc::clone(&texts)));
-        texts.get(idx - first).map(str::to_owned).ok_or_else(missing)
+        idx.checked_sub(first).and_then(|idx| texts.get(idx)).map(str::to_owned).ok_or_else(missing)
     }
 
     /// Calls `emit` with every text and its number, in order.
