@@ -111,7 +111,7 @@ fn write(root: &Path, changed: &str, bytes: &[u8], manifest: &[u8]) {
 /// Everything a reader does with a database, errors welcome.
 fn use_all(root: &Path) {
     let Ok(database) = Database::open(root) else { return };
-    let _ = (database.verify(), Summary::of(&database).render());
+    let _ = (database.verify(), Summary::of(&database, true));
     for table in &database.manifest().tables {
         for number in (0..table.num_rows).step_by(19).chain([table.num_rows.saturating_sub(1)]) {
             let _ = row(&database, table.id, RowId(number));
