@@ -131,19 +131,68 @@ def test_threads_and_prefetch_change_nothing(shop: _headwater.Database, threads:
     ahead.close()
 
 
-def test_a_state_gives_the_same_rest(shop: _headwater.Database) -> None:
-    sampler, batches, states = _sampler(shop), [], []
-    for _ in range(8):
-        states.append(sampler.get_state())
-        batches.append(sampler.next_batch())
+def test_a_state_of_other_options_is_refused(shop: _headwater.Database) -> None:
+    state = _sampler(shop).get_state()
+    for options in ({"num_neighbors": 3}, {"num_neighbors": [16]}, {"lookback": 5}, {"rng_seed": 1}):
+        with pytest.raises(ValueError, match=r"the state was taken with the options .* this sampler has"):
+            _sampler(shop, **options).set_state(state)
+    rows = np.arange(3)
+    own = _sampler(shop, seeds=(rows, rows))
+    own.set_state(own.get_state())
+    with pytest.raises(ValueError, match="3 seeds"):
+        _sampler(shop, seeds=(rows, rows + 1)).set_state(own.get_state())
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (2, 5), (4, 2), (16, 16)])
+def test_every_state_of_an_epoch_gives_the_same_rest(shop: _headwater.Database, threads: int, prefetch: int) -> None:
+    reference = _sampler(shop, split="all", prefetch=0)
+    states, batches = [], []
+    for _ in range(reference.steps_per_epoch + 1):
+        states.append(reference.get_state())
+        batches.append(reference.next_batch())
     for step, state in enumerate(states):
-        assert json.loads(state)["step"] == step
-        other = _sampler(shop, threads=1, prefetch=1)
+        other = _sampler(shop, split="all", threads=threads, prefetch=prefetch)
         other.set_state(state)
+        assert other.get_state() == state
         assert all(_same(batch, other.next_batch()) for batch in batches[step:])
-    other = _sampler(shop, num_neighbors=3)
-    with pytest.raises(ValueError, match=r'"num_neighbors":16.*"num_neighbors":3'):
-        other.set_state(states[2])
+        other.close()
+
+
+def _order(shop: _headwater.Database, world_size: int, steps: int, state: str | None) -> tuple[list[int], str]:
+    """Seeds in global order over all ranks from a state on, and the state after them."""
+    ranks = [_sampler(shop, split="all", batch_size=5, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for rank in ranks:
+        if state is not None:
+            rank.set_state(state)
+    order = [index for _ in range(steps) for rank in ranks for index in rank.next_batch()["seed_index"].tolist()]
+    states = {rank.get_state() for rank in ranks}
+    assert len(states) == 1, "every rank stands at the same place"
+    return order, states.pop()
+
+
+def test_another_world_size_keeps_the_global_order(shop: _headwater.Database) -> None:
+    whole, _ = _order(shop, 1, 48, None)
+    first, state = _order(shop, 4, 4, None)
+    second, state = _order(shop, 2, 6, state)
+    third, _ = _order(shop, 1, 20, state)
+    assert first + second + third == whole
+    assert sorted(whole[:120]) == sorted(whole[120:]) == list(range(120)), "two epochs, each seed once"
+    odd = _sampler(shop, split="all", batch_size=5, rank=1, world_size=7)
+    with pytest.raises(ValueError, match=r"seed 80, which is no multiple of this sampler's 35"):
+        odd.set_state(_order(shop, 4, 4, None)[1])
+
+
+def test_evaluation_visits_each_seed_once_over_all_ranks(shop: _headwater.Database) -> None:
+    for world_size in (1, 2, 3, 7):
+        seen = []
+        for rank in range(world_size):
+            sampler = _sampler(shop, split="test", shuffle=False, batch_size=3, rank=rank, world_size=world_size)
+            for _ in range(sampler.steps_per_epoch):
+                batch = sampler.next_batch()
+                seen += batch["seed_index"][~batch["seed_is_padding"]].tolist()
+            with pytest.raises(StopIteration):
+                sampler.next_batch()
+        assert sorted(seen) == np.flatnonzero(shop.task_seeds("spend")["split"] == 2).tolist()
 
 
 def test_evaluation_is_complete_in_order_and_padded(shop: _headwater.Database) -> None:

@@ -4,6 +4,7 @@
 //! while its memory is still in the cache. Names and types are those of [`BATCH_FIELDS`].
 
 use super::fields::{Axis, BATCH_FIELDS, Field};
+use super::plan::Block;
 use super::temporal::calendar;
 use crate::error::{Error, Result};
 use crate::manifest::TimeStatistics;
@@ -273,6 +274,71 @@ impl Cells<'_> {
         at
     }
 
+    /// Whether that many blocks can be written, with a place left for the target.
+    #[inline]
+    pub fn has_room(&self, blocks: usize) -> bool {
+        self.len + 8 * blocks + usize::from(!self.has_target) <= self.row.len()
+    }
+
+    /// Appends the `len` cells of some blocks, whole, but for their values. There must be room for the blocks; behind
+    /// the cells they leave what [`Self::finish`] takes away.
+    #[inline]
+    pub fn push_blocks(&mut self, blocks: &[Block], len: usize, row: usize) {
+        let range = self.len..self.len + 8 * blocks.len();
+        let columns = self.column[range.clone()].as_chunks_mut().0;
+        let stypes = self.stype[range.clone()].as_chunks_mut().0;
+        let rows = self.row[range.clone()].as_chunks_mut().0;
+        let paddings = self.is_padding[range].as_chunks_mut().0;
+        for (block, (((column, stype), to_row), is_padding)) in
+            blocks.iter().zip(columns.iter_mut().zip(stypes).zip(rows).zip(paddings))
+        {
+            *column = block.ids;
+            *stype = block.stypes;
+            *to_row = [row as i16; 8];
+            *is_padding = [false; 8];
+        }
+        self.len += len;
+    }
+
+    /// Appends a cell, whole, but for its value.
+    #[inline]
+    pub fn push_raw(&mut self, column: i32, stype: i8, row: usize) {
+        let at = self.len;
+        self.column[at] = column;
+        self.stype[at] = stype;
+        self.row[at] = row as i16;
+        self.is_padding[at] = false;
+        self.len += 1;
+    }
+
+    /// Sets the number or truth value of a written cell.
+    #[inline]
+    pub fn set_value(&mut self, at: usize, value: f32) {
+        self.value[at] = value;
+    }
+
+    /// Sets the vocabulary id of a written cell.
+    #[inline]
+    pub fn set_vocab(&mut self, at: usize, id: u32) {
+        self.vocab[at] = id as i32;
+    }
+
+    /// Sets the moment of a written cell.
+    #[inline]
+    pub fn set_moment(&mut self, at: usize, time_us: i64, statistics: &TimeStatistics) {
+        self.value[at] = statistics.z_score(time_us);
+        self.calendar[7 * at..7 * at + 7].copy_from_slice(&calendar(time_us));
+    }
+
+    /// Makes everything behind the last cell padding again.
+    pub fn finish(&mut self) {
+        let end = self.row.len().min(self.len + 8);
+        self.row[self.len..end].fill(-1);
+        self.column[self.len..end].fill(-1);
+        self.stype[self.len..end].fill(-1);
+        self.is_padding[self.len..end].fill(true);
+    }
+
     /// Says that the cells from position `start` on are those of a row.
     #[inline]
     pub fn end_row(&mut self, start: usize, row: usize) {
@@ -304,8 +370,7 @@ impl Cells<'_> {
     #[inline]
     pub fn timestamp(&mut self, column: i32, time_us: i64, statistics: &TimeStatistics) {
         let at = self.push(column, Stype::Timestamp);
-        self.value[at] = statistics.z_score(time_us);
-        self.calendar[7 * at..7 * at + 7].copy_from_slice(&calendar(time_us));
+        self.set_moment(at, time_us, statistics);
     }
 
     /// A cell without a value.

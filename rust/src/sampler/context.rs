@@ -5,15 +5,15 @@
 
 use std::collections::VecDeque;
 
-use super::collate::{Canvas, Cells};
-use super::config::{Identifiers, SamplerConfig, Strategy};
-use super::frontier::{ChildList, Draws, Frontier, Via, Visit};
-use super::plan::{ColumnPlan, Quotas, TablePlan, TaskPlan};
+use super::cells::CellWriter;
+use super::collate::Canvas;
+use super::config::{SamplerConfig, Strategy};
+use super::frontier::{ChildList, Draws, Frontier, Search, Via, Visit};
+use super::plan::{Quotas, TaskPlan};
 use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
 use super::temporal::{END_OF_TIME, Label, Visibility, Visible};
 use crate::database::{TaskView, View};
-use crate::format::record::Record;
 use crate::ids::RowId;
 use crate::manifest::TimeStatistics;
 use crate::stype::Stype;
@@ -23,8 +23,9 @@ const EDGES_AHEAD: usize = 8;
 const ROWS_AHEAD: usize = 8;
 /// Of those, draws whose row's parents are on their way, too.
 const PARENTS_AHEAD: usize = 4;
-/// Lists whose last time is fetched before their turn.
-const LISTS_AHEAD: usize = 4;
+/// Lists that are searched for the end of what is visible before their turn, and probes of them per draw.
+const LISTS_AHEAD: usize = 6;
+const PROBES_PER_DRAW: usize = 2;
 
 /// The code of the latest split; seeds of the caller's own may see labels of every split.
 const LAST_SPLIT: u8 = 2;
@@ -62,11 +63,13 @@ pub struct Walker<'a> {
     config: &'a SamplerConfig,
     plans: &'a [Option<TaskPlan>],
     quotas: &'a Quotas,
-    time: TimeStatistics,
+    writer: CellWriter<'a>,
     max_hops: u32,
     frontier: Frontier,
     draws: Draws,
     turn: Option<Turn>,
+    /// Counts the probes made ahead.
+    probes: usize,
     edges: VecDeque<Drawn>,
     rows: VecDeque<Drawn>,
     children: VecDeque<Drawn>,
@@ -159,11 +162,12 @@ impl<'a> Walker<'a> {
             config,
             plans,
             quotas,
-            time,
+            writer: CellWriter { config, time },
             max_hops: config.max_hops.map_or(u32::MAX, |hops| u32::try_from(hops).unwrap_or(u32::MAX)),
             frontier: Frontier::with_capacity(config.rows().min(1024)),
             draws: Draws::new(),
             turn: None,
+            probes: 0,
             edges: VecDeque::with_capacity(EDGES_AHEAD),
             rows: VecDeque::with_capacity(ROWS_AHEAD),
             children: VecDeque::with_capacity(PARENTS_AHEAD),
@@ -214,6 +218,7 @@ impl<'a> Walker<'a> {
         if self.frontier.rows().len() > visited {
             drop_unvisited(canvas, visited);
         }
+        canvas.cells.finish();
         Walked { rows: visited, cells: canvas.cells.len() }
     }
 
@@ -233,7 +238,7 @@ impl<'a> Walker<'a> {
     fn visit_row(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
         let plan = &asked.plan.tables[visit.table as usize];
         let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
-        self.write_cells(asked, plan, &record, visit, local, canvas);
+        self.writer.write_row(asked, plan, &record, visit, local, canvas);
         write_row(canvas, local, visit, asked.visibility.age_days(record.time()));
         let mut links = 0;
         for link in &plan.parents {
@@ -255,13 +260,29 @@ impl<'a> Walker<'a> {
         if asked.plan.has_history && visit.table == asked.plan.anchor_table {
             // where its seeds lie is looked up when its turn comes, which it seldom does
             let (start, len) = (visit.row, 0);
-            self.frontier.wait(ChildList { key: asked.plan.key, table: asked.plan.table, from, hop, start, len });
+            self.frontier.wait(ChildList {
+                key: asked.plan.key,
+                table: asked.plan.table,
+                from,
+                hop,
+                start,
+                len,
+                search: Search::new(0),
+            });
         }
         for link in &plan.children {
             let range = record.children(link.slot);
             if !range.is_empty() {
                 let (start, len) = (range.start as u32, range.len() as u32);
-                self.frontier.wait(ChildList { key: link.key, table: link.table, from, hop, start, len });
+                self.frontier.wait(ChildList {
+                    key: link.key,
+                    table: link.table,
+                    from,
+                    hop,
+                    start,
+                    len,
+                    search: Search::new(len),
+                });
             }
         }
     }
@@ -275,7 +296,7 @@ impl<'a> Walker<'a> {
             && !canvas.cells.is_full()
         {
             if time != END_OF_TIME {
-                canvas.cells.timestamp(column, time, &self.time);
+                canvas.cells.timestamp(column, time, &self.writer.time);
             } else if self.config.null_cells {
                 canvas.cells.null(column, Stype::Timestamp);
             }
@@ -283,7 +304,7 @@ impl<'a> Walker<'a> {
         if local == 0 {
             *canvas.target_cell = canvas.cells.target(plan.target_column, plan.target_stype) as i32;
         } else if !canvas.cells.is_full() {
-            self.write_label(asked, seed, canvas);
+            self.writer.write_label(asked, seed, canvas);
         }
         canvas.cells.end_row(start, local);
         write_row(canvas, local, visit, asked.visibility.age_days(time));
@@ -398,115 +419,52 @@ impl<'a> Walker<'a> {
                 self.view.children[list.key as usize].indices.prefetch(at as usize);
             }
             turn.quota -= 1;
+            self.search_ahead(asked);
             return Some(Drawn { list, at });
+        }
+    }
+
+    /// Goes on with the searches of lists whose turn comes soon: each looks at a time that is there by now and sends
+    /// for the next one.
+    #[inline]
+    fn search_ahead(&mut self, asked: Asked<'a>) {
+        for _ in 0..PROBES_PER_DRAW {
+            self.probes += 1;
+            let Some(list) = self.frontier.later_list(self.probes % LISTS_AHEAD) else { continue };
+            if is_history(asked.plan, list) {
+                continue;
+            }
+            let times = self.view.children[list.key as usize].times;
+            if list.search.is_awaited()
+                && let Some(probe) = list.search.probe()
+            {
+                list.search.answer(asked.visibility.row(times.get((list.start + probe) as usize)));
+            }
+            if let Some(probe) = list.search.send() {
+                times.prefetch((list.start + probe) as usize);
+            }
         }
     }
 
     /// Starts the turn of the next list.
     fn next_turn(&mut self, asked: Asked<'a>) -> Option<Turn> {
         let mut list = self.frontier.next_list()?;
-        if let Some(later) = self.frontier.later_list(LISTS_AHEAD)
-            && !is_history(asked.plan, later)
-        {
-            self.view.children[later.key as usize].times.prefetch((later.start + later.len) as usize - 1);
-        }
         let visible = if is_history(asked.plan, &list) {
             let bounds = &asked.seeds.indptr[list.start as usize..list.start as usize + 2];
             (list.start, list.len) = (bounds[0], bounds[1] - bounds[0]);
             let times = &asked.seeds.index_times[bounds[0] as usize..bounds[1] as usize];
             asked.visibility.labels(times, asked.plan.horizon)
         } else {
-            let (times, start) = (self.view.children[list.key as usize].times, list.start as usize);
-            asked.visibility.visible(list.len as usize, |at| times.get(start + at))
+            let times = self.view.children[list.key as usize].times;
+            let start = list.start;
+            let time = |at: u32| times.get((start + at) as usize);
+            while let Some(probe) = list.search.probe() {
+                list.search.answer(asked.visibility.row(time(probe)));
+            }
+            asked.visibility.visible(list.search.end(), time)
         };
         self.draws.start(visible.len as u32);
         Some(Turn { list, visible, quota: self.quotas.get(list.key, list.hop) })
-    }
-
-    /// Writes the cells of a row of the database.
-    #[inline]
-    fn write_cells(
-        &self,
-        asked: Asked<'a>,
-        plan: &TablePlan,
-        record: &Record<'_>,
-        visit: Visit,
-        local: usize,
-        canvas: &mut Canvas<'_>,
-    ) {
-        let cells = &mut canvas.cells;
-        let start = cells.len();
-        // the position of the masked target, or of a target that stays hidden
-        let (mut masked, mut hidden) = (usize::MAX, usize::MAX);
-        if let Some(target) = asked.plan.target
-            && visit.table == asked.plan.anchor_table
-        {
-            if local == 0 {
-                masked = target.position;
-            } else if target.is_removed || !asked.shows_target_of(visit.row) {
-                hidden = target.position;
-            }
-        }
-        for (word, &shown) in plan.shown.iter().enumerate() {
-            let valid = record.valid(word);
-            let mut bits = if self.config.null_cells { shown } else { shown & valid };
-            if masked / 32 == word {
-                bits |= 1 << (masked % 32);
-            }
-            if hidden / 32 == word {
-                bits &= !(1 << (hidden % 32));
-            }
-            while bits != 0 {
-                let bit = bits.trailing_zeros();
-                bits &= bits - 1;
-                let column = &plan.columns[32 * word + bit as usize];
-                if column.position == masked {
-                    *canvas.target_cell = cells.target(column.id, column.stype) as i32;
-                } else if cells.is_full() {
-                    // the target, which has a place of its own, may follow
-                    if cells.has_target() {
-                        cells.end_row(start, local);
-                        return;
-                    }
-                } else if valid >> bit & 1 == 1 {
-                    self.write_cell(column, record, cells);
-                } else {
-                    cells.null(column.id, column.stype);
-                }
-            }
-        }
-        if cells.len() == start && self.config.identifiers == Identifiers::Needed {
-            let present = |column: &&ColumnPlan| record.is_valid(column.position);
-            if let Some(column) = plan.spare_identifiers.iter().find(present) {
-                cells.identifier(column.id);
-            }
-        }
-        cells.end_row(start, local);
-    }
-
-    /// Writes a cell that has a value.
-    #[inline]
-    fn write_cell(&self, column: &ColumnPlan, record: &Record<'_>, cells: &mut Cells<'_>) {
-        let (id, place) = (column.id, &column.place);
-        match column.stype {
-            Stype::Identifier => cells.identifier(id),
-            Stype::Numerical => cells.value(id, column.stype, f32::from_bits(record.word(place))),
-            Stype::Boolean => cells.value(id, column.stype, f32::from(u8::from(record.truth(place)))),
-            Stype::Timestamp => cells.timestamp(id, record.moment(place), &self.time),
-            Stype::Categorical | Stype::Text => cells.vocab(id, column.stype, record.word(place)),
-        }
-    }
-
-    /// Writes the label of an earlier seed.
-    fn write_label(&self, asked: Asked<'a>, seed: usize, canvas: &mut Canvas<'_>) {
-        let (column, stype) = (asked.plan.target_column, asked.plan.target_stype);
-        let cells = &mut canvas.cells;
-        match stype {
-            Stype::Identifier => cells.identifier(column),
-            Stype::Numerical | Stype::Boolean => cells.value(column, stype, asked.seeds.values[seed]),
-            Stype::Timestamp => cells.timestamp(column, asked.seeds.label_times[seed], &self.time),
-            Stype::Categorical | Stype::Text => cells.vocab(column, stype, asked.seeds.vocab[seed]),
-        }
     }
 }
 

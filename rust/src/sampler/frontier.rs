@@ -187,6 +187,64 @@ pub struct ChildList {
     pub start: u32,
     /// Its length, invisible children included.
     pub len: u32,
+    /// How many are visible, as far as it is known.
+    pub search: Search,
+}
+
+/// A binary search for the end of the visible entries of a list, one probe at a time, so that the memory of a probe can
+/// be on its way while something else is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// Entries before this are visible.
+    low: u32,
+    /// Entries from this on are not.
+    high: u32,
+    probe: u32,
+    is_awaited: bool,
+}
+
+impl Search {
+    /// A search in a list; the first probe is its last entry, which is the newest.
+    #[inline]
+    pub const fn new(len: u32) -> Self {
+        Self { low: 0, high: len, probe: len.saturating_sub(1), is_awaited: false }
+    }
+
+    /// The entry to look at next; `None` when the end is known.
+    #[inline]
+    pub fn probe(&self) -> Option<u32> {
+        (self.low < self.high).then_some(self.probe)
+    }
+
+    /// Whether the memory of the probe is on its way.
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
+    /// The entry whose memory is to be sent for.
+    #[inline]
+    pub fn send(&mut self) -> Option<u32> {
+        self.is_awaited = true;
+        self.probe()
+    }
+
+    /// Says whether the entry at the probe is visible.
+    #[inline]
+    pub fn answer(&mut self, is_visible: bool) {
+        if is_visible {
+            self.low = self.probe + 1;
+        } else {
+            self.high = self.probe;
+        }
+        self.probe = u32::midpoint(self.low, self.high);
+    }
+
+    /// The number of visible entries, once it is known.
+    #[inline]
+    pub fn end(&self) -> u32 {
+        self.low
+    }
 }
 
 /// Rows to visit, in the order of their visits, and lists of children, in the order of their turns.
@@ -248,8 +306,8 @@ impl Frontier {
 
     /// A list further down the queue, to be got ready for its turn.
     #[inline]
-    pub fn later_list(&self, ahead: usize) -> Option<&ChildList> {
-        self.lists.get(self.next_list + ahead)
+    pub fn later_list(&mut self, ahead: usize) -> Option<&mut ChildList> {
+        self.lists.get_mut(self.next_list + ahead)
     }
 
     /// Takes the list whose turn it is.
@@ -301,6 +359,22 @@ mod tests {
                 prop_assert!(!std::mem::replace(&mut seen[draws.uniform(&mut rng) as usize], true));
             }
             prop_assert!(seen.iter().all(|&seen| seen));
+        }
+    }
+
+    #[test]
+    fn every_search_finds_the_end() {
+        for len in 0..70 {
+            for end in 0..=len {
+                let mut search = Search::new(len);
+                let mut probes = 0;
+                while let Some(probe) = search.probe() {
+                    search.answer(probe < end);
+                    probes += 1;
+                }
+                assert_eq!(search.end(), end);
+                assert!(probes <= 8, "{len} {end}: {probes}");
+            }
         }
     }
 

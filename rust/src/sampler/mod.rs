@@ -4,6 +4,7 @@
 //! a step, [`temporal`] who is visible, [`frontier`] in which order rows are visited, [`context`] turns them into
 //! cells, [`collate`] lays contexts side by side. Implements `documentation/sampling.md`.
 
+mod cells;
 mod collate;
 mod config;
 mod context;

@@ -32,6 +32,68 @@ pub struct LinkPlan {
     pub table: u32,
 }
 
+/// The cells of a row without nulls, by what is written for them. Only tables of at most 64 columns have one, and no
+/// table where missing cells are shown.
+#[derive(Clone, Debug)]
+pub struct RowPlan {
+    /// One bit per column: it is shown.
+    pub shown: u64,
+    /// Columns shown.
+    pub len: usize,
+    /// By column: its place among those shown.
+    pub offsets: [u8; 64],
+    /// What every cell has, in their order.
+    pub blocks: Vec<Block>,
+    /// Numerical columns.
+    pub numbers: Vec<ColumnPlan>,
+    /// Categorical and text columns.
+    pub texts: Vec<ColumnPlan>,
+    /// Boolean columns.
+    pub truths: Vec<ColumnPlan>,
+    /// Timestamp columns.
+    pub moments: Vec<ColumnPlan>,
+}
+
+/// Eight cells, of which the last ones may be none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Block {
+    /// Column ids.
+    pub ids: [i32; 8],
+    /// Stype codes.
+    pub stypes: [i8; 8],
+}
+
+impl RowPlan {
+    fn new(columns: &[ColumnPlan], shown: &[u32]) -> Option<Self> {
+        let shown_columns: Vec<ColumnPlan> =
+            columns.iter().filter(|column| bitmap::get(shown, column.position)).copied().collect();
+        if columns.len() > 64 || shown_columns.is_empty() {
+            return None;
+        }
+        let (mut offsets, mut blocks) = ([0; 64], vec![Block::default(); shown_columns.len().div_ceil(8)]);
+        for (offset, column) in shown_columns.iter().enumerate() {
+            offsets[column.position] = offset as u8;
+            blocks[offset / 8].ids[offset % 8] = column.id;
+            blocks[offset / 8].stypes[offset % 8] = column.stype.code() as i8;
+        }
+        let of = |stypes: &[Stype]| {
+            let mut kind = shown_columns.clone();
+            kind.retain(|column| stypes.contains(&column.stype));
+            kind
+        };
+        Some(Self {
+            shown: shown_columns.iter().fold(0, |bits, column| bits | 1 << column.position),
+            len: shown_columns.len(),
+            offsets,
+            blocks,
+            numbers: of(&[Stype::Numerical]),
+            texts: of(&[Stype::Categorical, Stype::Text]),
+            truths: of(&[Stype::Boolean]),
+            moments: of(&[Stype::Timestamp]),
+        })
+    }
+}
+
 /// What is shown of one table and where it leads.
 #[derive(Clone, Debug)]
 pub struct TablePlan {
@@ -39,6 +101,8 @@ pub struct TablePlan {
     pub columns: Vec<ColumnPlan>,
     /// One bit per column: it is shown.
     pub shown: Vec<u32>,
+    /// How a row is written at once.
+    pub row: Option<RowPlan>,
     /// Identifiers of which the first one present is shown where a row would have no cell.
     pub spare_identifiers: Vec<ColumnPlan>,
     /// Keys this table holds.
@@ -196,6 +260,7 @@ impl TablePlan {
         let parents = table.foreign_keys.iter().enumerate();
         let children = manifest.foreign_keys().filter(|(_, key)| key.parent_table == table.id).enumerate();
         Self {
+            row: if config.null_cells { None } else { RowPlan::new(&columns, &shown) },
             columns,
             shown,
             spare_identifiers: spare,
