@@ -1,4 +1,5 @@
-//! Contexts per CPU-second: `cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds]`.
+//! Contexts per CPU-second:
+//! `cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory]`.
 //!
 //! Prints one line per number of threads: contexts made, per second of wall clock and per second of CPU time, the
 //! mean number of cells and rows per context, and the bytes of a batch.
@@ -6,6 +7,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use headwater::format::Residence;
 use headwater::prefetch::Next;
 use headwater::sampler::{BATCH_FIELDS, Batch, Sampler, SamplerConfig};
 use headwater::{Database, Error, Result};
@@ -71,10 +73,14 @@ fn measure(database: &Database, config: &SamplerConfig, seconds: f64) -> Result<
 fn run() -> Result<String> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [path, task, ..] = arguments.as_slice() else {
-        return Ok("usage: cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds]".into());
+        return Ok(
+            "usage: cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory]"
+                .into(),
+        );
     };
     let number = |at: usize, default: usize| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
-    let database = Database::open(path)?;
+    let in_memory = arguments.get(5).is_some_and(|text| text == "memory");
+    let database = Database::open_in(path, if in_memory { Residence::Memory } else { Residence::Mapped })?;
     let config = SamplerConfig {
         tasks: vec![task.clone()],
         seq_len: number(2, 1024),

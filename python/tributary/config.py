@@ -60,6 +60,9 @@ class DataSection(_Section):
     """Which database and tasks, and how contexts are sampled."""
 
     database: str = Field(description="folder of the processed database")
+    in_memory: bool = Field(
+        default=False, description="read the rows into memory, in huge pages: large databases are sampled faster"
+    )
     tasks: tuple[str, ...] = Field(default=(), description="tasks to train on; empty: every task of the database")
     task_balance: float = Field(
         default=0.5,

@@ -234,7 +234,7 @@ class Loader:
 
 def sampler_options(config: DataSection) -> dict[str, Any]:
     """Options of the native sampler that training, validation and prediction share."""
-    return config.model_dump(exclude={"database", "tasks", "task_balance"})
+    return config.model_dump(exclude={"database", "in_memory", "tasks", "task_balance"})
 
 
 def database_arrays(database: Database) -> DatabaseArrays:

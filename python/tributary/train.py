@@ -32,6 +32,7 @@ from tributary.predict import describe_model, find_task, make_forward
 from tributary.validation import Validation, Validator
 
 RESUMABLE_CHANGES = {
+    "data.in_memory",
     "data.prefetch",
     "data.threads",
     "run.dir",
@@ -105,7 +106,7 @@ def train(
     run_dir = config.run.path
     if resume == "never" and (run_dir / "config.yaml").exists():
         raise ConfigError(f"{run_dir} holds a run already: continue it with --resume auto, or set another run.name")
-    database = Database(config.data.database)
+    database = Database(config.data.database, in_memory=config.data.in_memory)
     tasks = _tasks_of(config, database)
     device = jax.devices()[0]
     arrays = jax.device_put(database_arrays(database), device)

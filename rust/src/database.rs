@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub use crate::format::Key;
 use crate::format::packed::{Packed, TimeCodes, width_of};
 use crate::format::record::{Cell, Record, RecordLayout, RecordShape};
-use crate::format::{FileKind, FileReader, Keys, graph, hash_file, prefetch_read, table, task, vectors};
+use crate::format::{FileKind, FileReader, Keys, Residence, graph, hash_file, prefetch_read, table, task, vectors};
 use crate::ids::{RowId, TableId, TaskId};
 use crate::manifest::{Manifest, TableManifest};
 use crate::stype::Stype;
@@ -188,13 +188,23 @@ impl Database {
     /// # Errors
     /// [`Error::Io`] when a file is missing; [`Error::Format`] when one is damaged or belongs to another database.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_in(root, Residence::Mapped)
+    }
+
+    /// As [`Self::open`]; with [`Residence::Memory`], rows, children and seeds are read into this process's own memory,
+    /// which takes as much of it and makes sampling of large databases faster.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`Error::Io`] when there is not that much memory.
+    pub fn open_in(root: impl AsRef<Path>, residence: Residence) -> Result<Self> {
         let root = root.as_ref();
         let manifest = Manifest::read(root)?;
         check_sizes(root, &manifest)?;
         let build_id = u64::from_str_radix(&manifest.build_id, 16)
             .map_err(|_| Error::format(root, "the build id of the manifest is not hexadecimal"))?;
         let open = |name: &str, kind| -> Result<FileReader> {
-            let file = FileReader::open(root, name, kind)?;
+            let residence = if kind == FileKind::Vocabulary { Residence::Mapped } else { residence };
+            let file = FileReader::open_in(root, name, kind, residence)?;
             if file.build_id() == build_id {
                 Ok(file)
             } else {

@@ -30,7 +30,7 @@ EMBEDDING_DIM = 16
 
 
 class FakeDatabase:
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, in_memory: bool = False):
         self.path = str(path)
         self.build_id = "b1"
         self.manifest = json.dumps(_manifest())

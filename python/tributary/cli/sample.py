@@ -21,13 +21,16 @@ def sample(
     num_neighbors: Annotated[int, typer.Option(min=1, help="Children kept per row and foreign key.")] = 16,
     strategy: Annotated[str, typer.Option(help="Which children are kept: uniform or recent.")] = "uniform",
     rng_seed: Annotated[int, typer.Option(help="Other draws of the same seed.")] = 0,
+    html: Annotated[Path | None, typer.Option(help="Write the context as a picture, a page of its own.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the context as a picture, SVG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tree as JSON, for scripts.")] = False,
 ) -> None:
     """Show what a model sees when it is asked one question.
 
     Example: tributary sample data/processed/shop --task churn --seed-index 3
     """
-    from tributary.cli.console import output
+    from tributary.cli import picture
+    from tributary.cli.console import messages, output
     from tributary.data import Database, Sampler
 
     opened = Database(database)
@@ -40,6 +43,10 @@ def sample(
     # in fixed order over all splits, a seed's position is its index
     with Sampler(opened, [task], split="all", batch_size=1, shuffle=False, **options) as sampler:
         context = sampler.explain(seed_index)
+    for path, draw in ((html, picture.context_html), (svg, picture.context_svg)):
+        if path is not None:
+            path.write_text(draw(context), encoding="utf-8")
+            messages().print(f"picture: {path}", markup=False)
     if as_json:
         typer.echo(json.dumps(context))
     else:

@@ -276,6 +276,16 @@ pub fn hash_file(path: &Path) -> Result<String> {
     }
 }
 
+/// Where the bytes of a file are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Residence {
+    /// In the system's cache of the file, shared by all processes.
+    #[default]
+    Mapped,
+    /// In this process's own memory, in huge pages.
+    Memory,
+}
+
 /// One binary file, mapped; its header and the places of its sections are checked.
 #[derive(Debug)]
 pub struct FileReader {
@@ -292,8 +302,19 @@ impl FileReader {
     /// # Errors
     /// [`Error::Io`] when it cannot be read; [`Error::Format`] when it is not a whole file of this kind, name and version.
     pub fn open(root: &Path, name: &str, kind: FileKind) -> Result<Self> {
+        Self::open_in(root, name, kind, Residence::Mapped)
+    }
+
+    /// As [`Self::open`], with a say in where its bytes are.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(root: &Path, name: &str, kind: FileKind, residence: Residence) -> Result<Self> {
         let path = root.join(name);
-        let mapping = Mapping::open(&path)?;
+        let mapping = match residence {
+            Residence::Mapped => Mapping::open(&path)?,
+            Residence::Memory => Mapping::read(&path)?,
+        };
         let (entries, build_id) =
             check(mapping.bytes(), name, kind).map_err(|message| Error::format(&path, message))?;
         Ok(Self { path, mapping, entries, build_id, last_block: LastBlock::default() })

@@ -11,7 +11,7 @@ pub mod packed;
 pub mod record;
 mod text;
 
-pub use file::{FileKind, FileReader, FileWriter, Section, SectionWriter, hash_file};
+pub use file::{FileKind, FileReader, FileWriter, Residence, Section, SectionWriter, hash_file};
 pub use keys::{Key, Keys, num_key_sections};
 pub(crate) use mmap::prefetch_read;
 pub use text::TextWriter;

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use super::{detach, to_json};
 use crate::database::{Database, Key, TableView, Vectors};
 use crate::error::{Error, Result, suggestion};
+use crate::format::Residence;
 use crate::format::record::Cell;
 use crate::ids::{ForeignKeyId, RowId};
 use crate::inspect::{self, Options, Summary, find_table};
@@ -54,8 +55,10 @@ pub(super) fn find_task<'a>(database: &'a Database, name: &str) -> Result<&'a Ta
 #[pymethods]
 impl PyDatabase {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        detach(py, || Database::open(path)).map(Self)
+    #[pyo3(signature = (path, *, in_memory=false))]
+    fn new(py: Python<'_>, path: PathBuf, in_memory: bool) -> PyResult<Self> {
+        let residence = if in_memory { Residence::Memory } else { Residence::Mapped };
+        detach(py, || Database::open_in(path, residence)).map(Self)
     }
 
     /// The folder it was opened from.
