@@ -10,7 +10,7 @@ _WIDTH, _GAP_X, _GAP_Y, _LINE, _PAD = 250, 130, 14, 15, 8
 _MAX_TEXT = 34
 _COLORS = ("#cfe3f7", "#d8efcf", "#fbe3c6", "#ead7f3", "#f7d3d8", "#d0eeea", "#f3efc4", "#dfe0ea")
 _REASONS = {
-    "time": "later than the seed, or not known yet",
+    "time": "later than the seed",
     "lookback": "older than the look-back window",
     "budget": "beyond the limits of the context",
 }
@@ -100,9 +100,8 @@ def _boxes(context: Mapping[str, Any]) -> list[_Box]:
     boxes = []
     for row in context["rows"]:
         key = f"#{row['row']}" if row["key"] is None else _value(row["key"])
-        title = (
-            context["task"] + " (the seed)" if row["from"] is None and row["key"] is None else f"{row['table']} {key}"
-        )
+        is_seed = row["from"] is None and row["key"] is None
+        title = f"{context['task']} (the seed)" if is_seed else f"{row['table']} {key}"
         lines = [(f"at {row['time']}", "note")] if row["time"] else []
         for cell in row["cells"]:
             kind = "masked" if cell["is_target"] else "null" if cell["value"] is None else ""
@@ -122,7 +121,10 @@ def _boxes(context: Mapping[str, Any]) -> list[_Box]:
             if hidden["count"] > len(examples):
                 examples.append("...")
             title = f"{hidden['count']} {hidden['kind']} hidden"
-            lines = [(_REASONS[hidden["reason"]], "note"), *((example, "null") for example in examples)]
+            reason = _REASONS[hidden["reason"]]
+            if (hidden["kind"], hidden["reason"]) == ("history", "time"):
+                reason = "label not known yet"
+            lines = [(reason, "note"), *((example, "null") for example in examples)]
             boxes.append(_Box(title, lines, "#eeeeee", row["hop"] + 1, row["local"], hidden["link"], is_hidden=True))
     return boxes
 
