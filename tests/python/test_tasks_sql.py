@@ -46,7 +46,7 @@ def engine(shop, tmp_path: Path) -> Iterator[SqlEngine]:
         ("SELEC 1", "syntax error"),
         ("SELECT idd FROM customers", 'column "idd" not found'),
         ("SELECT id FROM custmers", "custmers"),
-        ("WITH d AS (DELETE FROM orders RETURNING *) SELECT 1 AS a", "delete"),
+        ("WITH d AS (DELETE FROM orders RETURNING *) SELECT 1 AS a", "found DELETE in it"),
         ("SELECT 1" + "+1" * 50_000, "depth"),
         ("SELECT * FROM read_text('/etc/passwd')", "sees the tables of the database and nothing else"),
         ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),
@@ -54,6 +54,11 @@ def engine(shop, tmp_path: Path) -> Iterator[SqlEngine]:
         ("SELECT * FROM read_csv('https://example.com/a.csv')", "nothing else"),
         ("SELECT getenv('PATH')", "getenv"),
         ("SELECT * FROM query('DROP VIEW orders')", "SELECT"),
+        ("SELECT * FROM query('SELECT 1 AS a')", "may not run the text of another one"),
+        ("SELECT * FROM \"QUERY\"('SELECT 1 AS a')", "may not run the text of another one"),
+        ("WITH x AS (COPY (SELECT 1 AS a) TO 'x.parquet') SELECT * FROM x", "found COPY in it"),
+        ("WITH x AS (INSERT INTO orders VALUES (1) RETURNING *) SELECT * FROM x", "found INSERT in it"),
+        ("WITH x AS (UPDATE orders SET id = 1 RETURNING *) SELECT * FROM x", "found UPDATE in it"),
     ],
 )
 def test_refused(engine: SqlEngine, query: str, message: str) -> None:
@@ -199,3 +204,28 @@ def test_hard_limits_of_the_user_are_kept(shop, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=lower)
     assert result.stdout == "(('one', 'INTEGER'),)\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH x AS (COPY (SELECT 42 AS id) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)) SELECT * FROM x",
+        "with x as materialized (copy orders to '{file}' (use_tmp_file false, format parquet)) from x",
+        "WITH y AS (WITH x AS (COPY orders TO '{file}' (USE_TMP_FILE false)) FROM x) FROM y",
+        "SELECT * FROM query('WITH x AS (COPY orders TO ''{file}'' (USE_TMP_FILE false)) FROM x')",
+        "SELECT * FROM (WITH x AS (COPY orders TO '{file}' (USE_TMP_FILE false)) FROM x) z",
+        "COPY orders TO '{file}' (USE_TMP_FILE false)",
+    ],
+)
+def test_a_query_cannot_write_the_files_it_reads(shop, tmp_path: Path, query: str) -> None:
+    with _engine(shop, tmp_path / "scratch", seconds=20) as engine:
+        file = shop.folder / "customers.parquet"
+        before = file.read_bytes()
+        with pytest.raises(SchemaError, match="query of task `churn`: the query"):
+            engine.check("churn", query.format(file=file))
+        assert file.read_bytes() == before
+
+
+def test_text_that_looks_like_a_node_is_text(engine: SqlEngine) -> None:
+    query = 'SELECT \'"type":"COPY_NODE" "function_name":"query"\' AS text, 1 AS """type"":""X_NODE"""'
+    assert next(iter(engine.check("churn", query).columns)) == ("text", "VARCHAR")

@@ -89,6 +89,20 @@ fn constant_labels_are_zero() {
     assert!(database.task(TaskId(0)).values.iter().all(|value| *value == 0.0));
 }
 
+#[test]
+fn labels_at_the_edge_of_floats_stay_finite() {
+    let shop = Shop::new(&task("spend", "spend", "numerical"));
+    let spends = floats(&[Some(f64::MAX), Some(f64::MIN), Some(f64::MAX)]);
+    let columns = vec![("customer", ints(&[10, 20, 30])), ("moment", days(&[Some(1); 3])), ("spend", spends)];
+    let statistics = shop.label("spend", columns).unwrap().statistics.unwrap();
+    assert!(statistics.mean.is_finite() && statistics.std.is_finite(), "{statistics:?}");
+    publish(&shop.staging()).unwrap();
+    let database = Database::open(shop.staging()).unwrap();
+    assert!(database.task(TaskId(0)).values.iter().all(|value| value.is_finite()));
+    let previews = &database.manifest().tasks[0].preview;
+    assert!([&previews.train, &previews.val, &previews.test].iter().all(|split| split.std.is_none_or(f64::is_finite)));
+}
+
 fn status_labels(last: &'static str) -> Vec<(&'static str, arrow_array::ArrayRef)> {
     vec![
         ("customer", ints(&[10, 20, 30])),
@@ -182,7 +196,7 @@ fn every_fault_of_the_labels_names_the_task_and_its_cause() {
         (with(0, "customer", floats(&[Some(10.0), Some(20.5)])), ["customer", "20.5", "no row"]),
         (with(0, "customer", strings(&[Some("10"), Some("20")])), ["customer", "strings", "integers"]),
         (with(0, "custom", ints(&[10, 20])), ["anchor_key", "did you mean `custom`", "churn"]),
-        (with(1, "moment", days(&[Some(1), None])), ["moment", "label 1", "observation time"]),
+        (with(1, "moment", days(&[Some(1), None])), ["moment", "label 1, of `20`", "observation time"]),
         (with(1, "moment", ints(&[1, 2])), ["moment", "numbers", "timestamp"]),
         (with(1, "when", days(&[Some(1), Some(2)])), ["moment", "observation_time_column", "when"]),
         (with(2, "churn", strings(&[Some("yes"), Some("no")])), ["strings", "boolean", "target_stype"]),

@@ -39,6 +39,9 @@ _TOKEN = re.compile(
     r"""|(?P<word>[A-Za-z_][A-Za-z_0-9]*|"(?:[^"]|"")*")(?P<call>\s*\()?|(?P<end>;)|(?P<other>\S)""",
     re.DOTALL,
 )
+_NODE = re.compile(r'"type":"([A-Z_]+_NODE)"')
+_READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_NESTED_QUERY = '"function_name":"query"'
 # where the views of the whole tables are
 _BASE = "memory.main"
 _MOMENTS = ("timestamps", "timestamp_df")
@@ -309,6 +312,25 @@ class Engine:
         if statements[0].named_parameters:
             names = ", ".join(f"${name}" for name in sorted(statements[0].named_parameters))
             raise RefusedQueryError(f"the query has parameters without a value: {names}")
+        self._refuse_writers(query)
+
+    def _refuse_writers(self, query: str) -> None:
+        """Refuses a SELECT with a part that writes, as a COPY behind WITH, which may reach the files of the tables.
+
+        What the tree of the query says is matched as text: quotes within its strings are escaped, so that no string
+        can look like a node.
+        """
+        (tree,) = self._reader.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
+        if '"error":true' in tree[:40]:
+            raise RefusedQueryError(f"the query must be one read-only SELECT statement: {tree[:200]}")
+        writers = sorted(set(_NODE.findall(tree)) - _READING_NODES)
+        if writers:
+            what = writers[0].removesuffix("_NODE").removesuffix("_QUERY")
+            raise RefusedQueryError(f"the query must be one read-only SELECT statement, found {what} in it")
+        if _NESTED_QUERY in tree:
+            raise RefusedQueryError(
+                "the query may not run the text of another one; write it out instead of `query(...)`"
+            )
 
     def _unstable_words(self, query: str) -> set[str]:
         """Names of functions in the text whose value is not a function of the data."""

@@ -235,7 +235,10 @@ fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
         }
         described.push(column(name, stype));
     }
-    let has_split = found.is_some_and(|found| found.fields().iter().any(|field| field.name() == SPLIT_COLUMN));
+    let has_split = found.as_ref().is_some_and(|found| found.fields().iter().any(|field| field.name() == SPLIT_COLUMN));
+    if has_split && let Some(found) = &found {
+        check_column(task, found, SPLIT_COLUMN, SPLIT_COLUMN, Stype::Text)?;
+    }
     if has_split && !described.iter().any(|column| column.name == SPLIT_COLUMN) {
         described.push(column(SPLIT_COLUMN, Stype::Text));
     }
@@ -276,7 +279,11 @@ fn check_column(task: &TaskSchema, found: &SchemaRef, name: &str, role: &str, st
     if kind.carries(stype) {
         return Ok(());
     }
-    let remedy = if role == "target_column" { "cast the labels, or correct target_stype" } else { "cast the column" };
+    let remedy = match role {
+        "target_column" => "cast the labels, or correct target_stype",
+        SPLIT_COLUMN => "write train, val or test, or give the column another name",
+        _ => "cast the column",
+    };
     let message = format!("cannot read {} ({}) as {stype}; {remedy}", kind.name(), field.data_type());
     Err(Error::schema(place(task, name), message))
 }

@@ -1,6 +1,7 @@
 //! What the labels of a task look like, split by split: the part of a task's manifest entry a person judges it by.
 
 use super::seeds::{Label, Seed};
+use super::stats::Moments;
 use crate::error::Result;
 use crate::manifest::{ClassCount, LabelStatistics, Preview, SplitPreview};
 
@@ -13,7 +14,7 @@ const QUANTILES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
 
 /// What is needed beside the seeds.
 pub(super) struct Labels<'a, T: Fn(u32) -> Result<String>> {
-    /// Sorted by split within equal times or not at all; the preview does not depend on the order.
+    /// In any order.
     pub(super) seeds: &'a [Seed],
     /// Labels that are null, per split.
     pub(super) nulls: [u64; 3],
@@ -61,11 +62,9 @@ impl<T: Fn(u32) -> Result<String>> Labels<'_, T> {
         let number = |label| if let Label::Number(value) = label { Some(in_units(value)) } else { None };
         let mut labels: Vec<f64> = seeds.iter().filter_map(|seed| number(seed.label)).collect();
         labels.sort_unstable_by(f64::total_cmp);
-        let count = labels.len() as f64;
-        let mean = labels.iter().map(|value| value / count).sum::<f64>();
-        let variance = labels.iter().map(|value| (value - mean) * (value - mean) / count).sum::<f64>();
-        found.mean = Some(mean);
-        found.std = Some(variance.sqrt());
+        let moments = Moments::of(labels.iter().copied());
+        found.mean = Some(moments.mean());
+        found.std = Some(moments.std());
         found.quantiles = Some(QUANTILES.map(|share| labels[rank(share, labels.len())]));
     }
 

@@ -16,6 +16,7 @@ use super::preview::Labels as LabelPreview;
 use super::publish::build_id;
 use super::seeds::{Label, Seed, Splitter, named_split};
 use super::staged::{put_in_order, staged_manifest, task_report, write_json};
+use super::stats::{Moments, ZScore};
 use super::task_file::{NO_TEXT, TaskFile};
 use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result, suggestion};
@@ -125,16 +126,18 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
             first_unknown = first_unknown.or(Some((idx, key)));
             continue;
         };
+        // a label is named by its place in the query's result or in the file, and by its entity
+        let label = || format!("label {idx}, of `{}`", key_text(key));
         let time = match (&labels.times, &task.observation_time_column) {
             (Some(times), Some(column)) => Some(times[idx]).filter(|&time| time != NO_TIME).ok_or_else(|| {
                 let message = "has no observation time; leave such labels out, or give them a time";
-                Error::schema(at(column), format!("label {idx} {message}"))
+                Error::schema(at(column), format!("{} {message}", label()))
             })?,
             _ => times[row as usize],
         };
         let split = match &labels.splits {
             Some(names) => named_split(names[idx].as_deref())
-                .map_err(|message| Error::schema(at("split"), format!("label {idx}: {message}")))?,
+                .map_err(|message| Error::schema(at("split"), format!("{}: {message}", label())))?,
             None => splitter.split(time, || Ok(key_text(key)))?,
         };
         match labels.answers[idx] {
@@ -214,16 +217,12 @@ fn label_statistics(seeds: &[Seed]) -> LabelStatistics {
             _ => None,
         })
     };
-    let only_training = numbers(true).next().is_some();
-    let count = numbers(only_training).count() as f64;
-    if count == 0.0 {
+    let training = Moments::of(numbers(true));
+    let moments = if training == Moments::EMPTY { Moments::of(numbers(false)) } else { training };
+    if moments == Moments::EMPTY {
         return NO_SCALE;
     }
-    let mean = numbers(only_training).map(|value| value / count).sum::<f64>();
-    let variance = numbers(only_training).map(|value| (value - mean) * (value - mean) / count).sum::<f64>();
-    let std = variance.sqrt();
-    // what is left of a constant by rounding is no deviation
-    LabelStatistics { mean, std: if std <= f64::EPSILON * mean.abs() { 0.0 } else { std } }
+    LabelStatistics { mean: moments.mean(), std: moments.std() }
 }
 
 /// Lays the sorted seeds out as the arrays of the task file.
@@ -244,13 +243,10 @@ fn pack(
         Some(texts) => place_texts(root, num_encoded, texts)?,
         None => (Vec::new(), Vec::new()),
     };
-    let scaled = |value: f64| match (draft.statistics, statistics.std) {
-        (Some(_), _) => value,
-        (None, std) if std > 0.0 => (value - statistics.mean) / std,
-        (None, _) => 0.0,
-    };
+    let scale = ZScore::new(statistics.mean, statistics.std);
     let value = |seed: &Seed| match seed.label {
-        Label::Number(value) => scaled(value) as f32,
+        Label::Number(z) if draft.statistics.is_some() => z as f32,
+        Label::Number(value) => scale.of(value),
         Label::Boolean(value) => f32::from(u8::from(value)),
         Label::Time(time) => manifest.time.z_score(time),
         Label::Text(_) => 0.0,
