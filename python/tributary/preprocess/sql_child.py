@@ -39,6 +39,12 @@ _TOKEN = re.compile(
     r"""|(?P<word>[A-Za-z_][A-Za-z_0-9]*|"(?:[^"]|"")*")(?P<call>\s*\()?|(?P<end>;)|(?P<other>\S)""",
     re.DOTALL,
 )
+_CLOSED: dict[str, Any] = {
+    "threads": 1,
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 _NODE = re.compile(r'"type":"([A-Z_]+_NODE)"')
 _READING_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _NESTED_QUERY = '"function_name":"query"'
@@ -117,7 +123,7 @@ class Engine:
         self._connection.execute("SET python_enable_replacements = false")
         self._connection.execute("SET TimeZone = 'UTC'")
         # knows no table, so it reads names and nothing more
-        self._reader = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        self._reader = duckdb.connect(":memory:", config=_CLOSED)
         self._tables = {table.lower() for table in setup["tables"]}
         self._times: dict[str, str] = setup["times"]
         self._max_labels = setup["memory_bytes"] // _LABEL_BYTES
@@ -334,11 +340,14 @@ class Engine:
 
     def _unstable_words(self, query: str) -> set[str]:
         """Names of functions in the text whose value is not a function of the data."""
-        found = set()
+        found, before = set(), ""
         for token in _TOKEN.finditer(query):
             word = (token["word"] or "").strip('"').lower()
             if word in _VARYING_WORDS or (token["call"] and word in self._unstable):
                 found.add(word)
+            if (before, word) == ("using", "sample"):
+                found.add("using sample")
+            before = word
         return found
 
 
