@@ -106,12 +106,25 @@ struct Block {
     columns: Vec<Decoded>,
 }
 
-/// One column of a block that was kept: per row 0 for null, else one more than its number.
-#[derive(Clone, Copy)]
+/// One column of a block that was kept.
 struct Kept {
+    /// Per row 0 for null, else one more than its number.
     rows: Spooled,
     /// Vocabulary ids by their number.
     ids: Spooled,
+}
+
+impl Kept {
+    /// The columns of a block, of which a spool holds the places.
+    fn columns(block: Option<Spooled>, spool: &mut Spool) -> Result<Vec<Self>> {
+        let Some(block) = block else { return Ok(Vec::new()) };
+        let places: Vec<u64> = spool.read(block)?.packed().iter().collect();
+        let columns = places.chunks_exact(6).map(|places| Self {
+            rows: Spooled::from_numbers([places[0], places[1], places[2]]),
+            ids: Spooled::from_numbers([places[3], places[4], places[5]]),
+        });
+        Ok(columns.collect())
+    }
 }
 
 /// One column of a block, ready to be encoded.
@@ -145,7 +158,7 @@ pub(super) fn write_table(
     // a table takes two passes, the first of which is over when half of the rows are said to be done
     let done = |rows_of_passes: u64| progress(name, rows_of_passes / 2, num_rows);
 
-    let mut spool = Spool::new(staging);
+    let mut spool = Spool::new(staging)?;
     let mut kept = Vec::new();
     if !sources.kept.is_empty() {
         each_block(plan.source, &sources.kept, |block| {
@@ -162,7 +175,7 @@ pub(super) fn write_table(
     let (mut bytes, mut kept) = (Vec::new(), kept.into_iter());
     each_block(plan.source, &encoder.sources.read, |block| {
         count(block, &encoder.sources.read, &mut tallies);
-        let columns = encoder.ready(block, &kept.next().unwrap_or_default(), &mut spool)?;
+        let columns = encoder.ready(block, &Kept::columns(kept.next(), &mut spool)?, &mut spool)?;
         encoder.encode(block, &columns, &mut bytes);
         records.append(&bytes)?;
         done(num_rows + (block.first_row + block.num_rows) as u64)
@@ -187,16 +200,17 @@ fn count(block: &Block, columns: &[usize], tallies: &mut [Tally]) {
     }
 }
 
-/// Takes the texts of a block into the vocabulary and its counts into the tallies, and keeps its cells.
+/// Takes the texts of a block into the vocabulary and its counts into the tallies, and keeps its cells; answers where
+/// their places are.
 fn keep(
     block: &Block,
     columns: &[usize],
     vocabulary: &mut Vocabulary,
     tallies: &mut [Tally],
     spool: &mut Spool,
-) -> Result<Vec<Kept>> {
+) -> Result<Spooled> {
     count(block, columns, tallies);
-    let mut kept = Vec::with_capacity(columns.len());
+    let mut kept = Vec::with_capacity(6 * columns.len());
     for (decoded, &column) in block.columns.iter().zip(columns) {
         let mut ids = Vec::new();
         let rows = match &decoded.values {
@@ -213,9 +227,10 @@ fn keep(
             Values::Numbers(_) | Values::Moments(_) => unreachable!("read when the layout is known"),
         };
         tallies[column].categories.extend(&ids);
-        kept.push(Kept { rows, ids: spool.append(ids.iter().map(|&id| u64::from(id)))? });
+        kept.extend(rows.numbers());
+        kept.extend(spool.append(ids.iter().map(|&id| u64::from(id)))?.numbers());
     }
-    Ok(kept)
+    spool.append(kept.into_iter())
 }
 
 impl TablePlan<'_> {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::staged::remove_if_there;
 use crate::error::{Error, Result};
 use crate::format::packed::{Packed, TAIL, pack, packed_len, width_of};
 
@@ -17,6 +18,17 @@ pub(super) struct Spooled {
     at: u64,
     width: u8,
     len: usize,
+}
+
+impl Spooled {
+    /// The three numbers that [`Spooled::from_numbers`] takes.
+    pub(super) fn numbers(self) -> [u64; 3] {
+        [self.at, u64::from(self.width), self.len as u64]
+    }
+
+    pub(super) fn from_numbers([at, width, len]: [u64; 3]) -> Self {
+        Self { at, width: width as u8, len: len as usize }
+    }
 }
 
 /// Numbers that are written once, and then read.
@@ -44,8 +56,11 @@ impl Numbers {
 
 impl Spool {
     /// An empty one, whose file is made in `staging` when it is needed.
-    pub(super) fn new(staging: &Path) -> Self {
-        Self { path: staging.join(".spool"), memory: Vec::new(), file: None, len: 0 }
+    pub(super) fn new(staging: &Path) -> Result<Self> {
+        let path = staging.join(".spool");
+        // a run that was killed between the making of the file and the removal of its name left it behind
+        remove_if_there(&path)?;
+        Ok(Self { path, memory: Vec::new(), file: None, len: 0 })
     }
 
     /// Appends numbers.
@@ -101,7 +116,7 @@ mod tests {
     #[test]
     fn numbers_come_back_from_memory_and_file() {
         let root = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(root.path());
+        let mut spool = Spool::new(root.path()).unwrap();
         let lists: Vec<Vec<u64>> = (0..40).map(|list| (0..list * 5000).map(|number| number * list).collect()).collect();
         let spooled: Vec<Spooled> = lists.iter().map(|list| spool.append(list.iter().copied()).unwrap()).collect();
         assert!(spool.len > IN_MEMORY as u64 / 2);
