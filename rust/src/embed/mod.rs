@@ -8,7 +8,7 @@
 //! `weights` reads the file. Tokenising is the caller's.
 //!
 //! Most functions are `#[inline(always)]`, because one that is not part of a function with the attribute of
-//! [`Simd::run`](simd::Simd::run) may not use its instructions.
+//! `Simd::run` may not use its instructions.
 #![allow(clippy::inline_always)]
 
 mod attention;

@@ -1,4 +1,4 @@
-//! Read-only mappings of whole files, and whole files in memory. All `unsafe` of the crate is here.
+//! Read-only mappings of whole files, and whole files in memory. `unsafe` is here and in `embed::simd`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
