@@ -30,6 +30,7 @@ from tributary.data import Database, Sampler, database_arrays, fitted_size, samp
 from tributary.losses import class_logits
 from tributary.model import RelationalTransformer
 from tributary.optim import evaluation_params, init_state
+from tributary.seeds import Seeds
 
 Split = Literal["train", "val", "test"]
 
@@ -158,6 +159,7 @@ def predict_split(
     *,
     batch_size: int | None = None,
     max_seeds: int | None = None,
+    seeds: Seeds | None = None,
     database_cutoff: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
@@ -169,15 +171,17 @@ def predict_split(
         split: train, val or test.
         batch_size: contexts at a time; None: that of the run's validation.
         max_seeds: at most so many seeds, drawn at random under the run's random number; None: all.
+        seeds: entities and times to predict in place of a split's, without labels; see `tributary.seeds`.
         database_cutoff: microseconds since 1970 UTC; no row later than this is visible (frozen regime).
         progress: told (seeds done, seeds in all) after every batch.
 
     Returns:
         A row per seed in the order of the split: `seed_index` int64, `entity` (the user's key), `seed_time`
-        timestamp[us] (null at the end of time), `split`, `prediction` and `label` (user's units, class text, or
-        boolean; label null where unknown), `probability` (boolean: of true; categorical: of the predicted class).
+        timestamp[us] (null at the end of time), `split` (null for seeds of your own), `prediction` and `label` (user's
+        units, class text, or boolean; label null where unknown), `probability` (boolean: of true; categorical: of the
+        predicted class).
     """
-    options = {"batch_size": batch_size, "max_seeds": max_seeds, "database_cutoff": database_cutoff}
+    options = {"batch_size": batch_size, "max_seeds": max_seeds, "seeds": seeds, "database_cutoff": database_cutoff}
     tables = list(_predicted_tables(run, task, split, progress=progress, **options))
     return pa.concat_tables(tables) if tables else _schema(run, find_task(run.manifest, task)).empty_table()
 
@@ -190,6 +194,7 @@ def write_predictions(
     *,
     batch_size: int | None = None,
     max_seeds: int | None = None,
+    seeds: Seeds | None = None,
     database_cutoff: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -200,7 +205,7 @@ def write_predictions(
     """
     out_parquet = Path(out_parquet)
     partial = out_parquet.with_name(f".{out_parquet.name}.partial")
-    options = {"batch_size": batch_size, "max_seeds": max_seeds, "database_cutoff": database_cutoff}
+    options = {"batch_size": batch_size, "max_seeds": max_seeds, "seeds": seeds, "database_cutoff": database_cutoff}
     num_rows = 0
     out_parquet.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -221,19 +226,22 @@ def _predicted_tables(
     *,
     batch_size: int | None,
     max_seeds: int | None,
+    seeds: Seeds | None,
     database_cutoff: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[pa.Table]:
     if max_seeds is not None and max_seeds < 1:
         raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
     described = find_task(run.manifest, task)
-    num_seeds = described["splits"][split]
+    num_seeds = described["splits"][split] if seeds is None else len(seeds)
     is_part = max_seeds is not None and max_seeds < num_seeds
     total = min(num_seeds, max_seeds or num_seeds)
     size = min(batch_size or run.config.train.eval_batch_size, max(total, 1))
     # The first batches of a shuffled pass are a fair sample of the split; neighbouring seeds would be alike.
     options = {**sampler_options(run.config.data), "database_cutoff": database_cutoff, "shuffle": is_part}
-    sampler = Sampler(run.database, [task], split=split, batch_size=size, rng_seed=run.config.run.seed, **options)
+    options |= {"seeds": seeds, "batch_size": size, "rng_seed": run.config.run.seed}
+    sampler = Sampler(run.database, [task], split=split, **options)
+    name = split if seeds is None else None
     done = 0
     drawn: list[pa.Table] = []
     with sampler:
@@ -241,7 +249,7 @@ def _predicted_tables(
         for batch in itertools.islice(sampler, math.ceil(total / size)):
             on_device = jax.device_put(trim(batch, fitted).device_fields())
             outputs = jax.device_get(run.forward(run.params, on_device, run.arrays))
-            table = _to_table(run, described, split, batch, outputs).slice(0, total - done)
+            table = _to_table(run, described, name, batch, outputs).slice(0, total - done)
             done += table.num_rows
             if progress is not None:
                 progress(done, total)
@@ -278,7 +286,9 @@ def _schema(run: Run, task: dict[str, Any]) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def _to_table(run: Run, task: dict[str, Any], split: Split, batch: Batch, outputs: dict[str, np.ndarray]) -> pa.Table:
+def _to_table(
+    run: Run, task: dict[str, Any], split: Split | None, batch: Batch, outputs: dict[str, np.ndarray]
+) -> pa.Table:
     real = ~batch.seed_is_padding
     schema = _schema(run, task)
     table = run.manifest["tables"][task["anchor_table"]]
@@ -290,7 +300,7 @@ def _to_table(run: Run, task: dict[str, Any], split: Split, batch: Batch, output
         "seed_index": pa.array(batch.seed_index[real]),
         "entity": rows if table["primary_key"] is None else run.database.row_keys(table["name"], rows),
         "seed_time": pa.array(times, pa.timestamp("us"), mask=times == END_OF_TIME),
-        "split": pa.array([split] * len(rows)),
+        "split": pa.array([split] * len(rows), pa.string()),
         "prediction": pa.array(prediction[real], schema.field("prediction").type),
         "probability": pa.nulls(len(rows), pa.float64()) if probability is None else pa.array(probability[real]),
         "label": pa.array(label[real], schema.field("label").type, mask=is_null),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,8 +176,10 @@ def _plain(keys: Any) -> list[Any]:
 
 
 def _rows(database: Database, table: Mapping[str, Any], keys: list[Any]) -> np.ndarray:
-    """Rows of primary keys, all of which must exist."""
+    """Rows of primary keys, all of which must exist. Integers may be written as texts."""
     name = table["name"]
+    if table["key_kind"] in ("int", "uint"):
+        keys = [int(key) if isinstance(key, str) and re.fullmatch(r"[+-]?\d+", key) else key for key in keys]
     if not keys:
         raise ValueError(f"no key of table `{name}` is given; expected at least one")
     for place, key in enumerate(keys):

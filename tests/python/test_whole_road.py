@@ -136,6 +136,16 @@ def test_from_parquet_to_an_honest_prediction(shop: Path) -> None:
     probability = predictions["probability"].to_numpy()
     assert probability[frequent].mean() > probability[~frequent].mean() + 0.2
 
+    # anybody, at any time, without a label
+    when = str(predictions["seed_time"][-1].as_py())
+    keys = ["--key", "1", "--key", "2", "--time", when]
+    tributary("predict", run, "--task", "buys", *keys, "--out", shop / "asked.parquet")
+    asked = pq.read_table(shop / "asked.parquet").to_pydict()
+    assert asked["entity"] == [1, 2]
+    assert {str(moment) for moment in asked["seed_time"]} == {when}
+    assert asked["split"] == asked["label"] == [None, None]
+    assert asked["probability"][0] > asked["probability"][1], "customers of odd number buy more often"
+
     tributary("report", run, "--out", shop / "report.html")
     assert "buys" in (shop / "report.html").read_text()
 

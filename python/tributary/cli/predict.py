@@ -1,9 +1,13 @@
 """`tributary predict`: answers of a trained run as a parquet file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from tributary.data import Database
+    from tributary.seeds import Seeds
 
 
 def predict(
@@ -11,6 +15,14 @@ def predict(
     task: Annotated[str, typer.Option(help="Task to predict.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Seeds to predict.")] = "test",
+    key: Annotated[
+        list[str] | None, typer.Option(help="Predict this entity in place of a split; may be given several times.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="The moment the keys are asked about, ISO 8601, UTC.")] = None,
+    seeds_from: Annotated[
+        Path | None,
+        typer.Option(help="Predict the keys and times of a parquet, CSV or Arrow file in place of a split."),
+    ] = None,
     max_seeds: Annotated[int | None, typer.Option(min=1, help="At most so many seeds, drawn at random.")] = None,
     database: Annotated[
         Path | None, typer.Option(help="Processed database to predict on, when it is not the run's own.")
@@ -20,6 +32,8 @@ def predict(
     """Predict a split of a task: entity key, time, prediction, probability and label of every seed.
 
     Example: tributary predict runs/demo --task late --out predictions.parquet
+
+    Any entity at any time, without labels: --key 17 --key 42 --time 2024-06-01, or --seeds-from questions.parquet.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,6 +41,7 @@ def predict(
     from tributary.predict import load_run, write_predictions
 
     loaded = load_run(run, step=int(step) if step.isdigit() else step, database=database)
+    seeds = _seeds(loaded.database, task, key, time, seeds_from)
     columns = (TextColumn("seeds"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=messages(), disable=not messages().is_terminal) as bars:
         bar = bars.add_task("", total=None)
@@ -36,7 +51,25 @@ def predict(
             split,
             out,
             max_seeds=max_seeds,
+            seeds=seeds,
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     messages().print(f"{num_rows:,} predictions of step {loaded.step}", markup=False)
     typer.echo(str(out))
+
+
+def _seeds(
+    database: "Database", task: str, keys: list[str] | None, time: str | None, table: Path | None
+) -> "Seeds | None":
+    """Seeds of the user's own, if any are given."""
+    from tributary.seeds import seeds_from_keys, seeds_from_table
+
+    if table is not None and (keys or time is not None):
+        raise ValueError("--seeds-from brings keys and times of its own; leave out --key and --time")
+    if table is not None:
+        return seeds_from_table(database, task, table)
+    if not keys:
+        if time is not None:
+            raise ValueError("--time is the moment keys are asked about; add --key")
+        return None
+    return seeds_from_keys(database, task, keys, time)
