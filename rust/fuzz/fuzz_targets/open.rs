@@ -15,7 +15,10 @@ const WORDS: [u64; 6] = [0, 1, 64, 1 << 32, i64::MAX as u64, u64::MAX];
 /// The good bytes with every change made, in order.
 fn changed(original: &[u8], changes: &[u8]) -> Vec<u8> {
     let mut bytes = original.to_vec();
-    for change in changes.chunks_exact(6).take(32).filter(|_| bytes.len() > 8) {
+    for change in changes.chunks_exact(6).take(32) {
+        if bytes.len() <= 8 {
+            break;
+        }
         let at = u32::from_le_bytes(change[1..5].try_into().unwrap()) as usize % (bytes.len() - 8);
         match change[0] % 4 {
             0 | 1 => bytes[at] = change[5],
