@@ -33,12 +33,14 @@ pub struct Good {
 }
 
 /// Made once per process; panics that the library itself turns into errors are silent from here on, all others still
-/// end the process.
+/// end the process. With `FUZZ_SAY_PANICS` set every panic ends it, and says where it was.
 pub fn good() -> &'static Good {
     static GOOD: OnceLock<Good> = OnceLock::new();
     GOOD.get_or_init(|| {
         let good = make();
-        std::panic::set_hook(Box::new(|_| {}));
+        if std::env::var_os("FUZZ_SAY_PANICS").is_none() {
+            std::panic::set_hook(Box::new(|_| {}));
+        }
         good
     })
 }
