@@ -151,7 +151,7 @@ impl Sampler {
         let seed = self.core.order.seeds(position, 1).next().flatten().ok_or_else(|| {
             Error::Argument(format!("position {position} is out of range; there are {} seeds", self.num_seeds()))
         })?;
-        explain(&self.core, seed)
+        self.core.guard(|| explain(&self.core, seed))?
     }
 
     /// The context of a seed given by its task and its position among all seeds of the task, decoded.
@@ -166,7 +166,7 @@ impl Sampler {
             let name = &task.name;
             return Err(Error::Argument(format!("task `{name}` has {seeds} seeds, seed {index} was asked for")));
         }
-        explain(&self.core, Seed { task: task.id, index, epoch: 0 })
+        self.core.guard(|| explain(&self.core, Seed { task: task.id, index, epoch: 0 }))?
     }
 }
 
