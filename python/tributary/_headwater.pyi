@@ -49,6 +49,7 @@ def encode(
     threads: int = 0,
     strict: bool = False,
     stats_until: str | None = None,
+    memory: int | None = None,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> str: ...
 def encode_fingerprint(

@@ -635,6 +635,72 @@ fn threads_do_not_change_a_byte() {
 }
 
 #[test]
+fn memory_does_not_change_a_byte() {
+    // strings, dense and sparse integers as keys; times in order, out of order and missing
+    let tables = r#"
+      "s": {"primary_key": "id", "columns": {"id": {"stype": "identifier"}, "t": {"stype": "text"}}},
+      "d": {"primary_key": "id", "columns": {"id": {"stype": "identifier"}}, "temporal_column": "at"},
+      "n": {"primary_key": "id", "columns": {"id": {"stype": "identifier"}}},
+      "c": {"temporal_column": "at", "columns": {"at": {"stype": "timestamp"}, "t": {"stype": "text"},
+        "s": {"stype": "identifier", "foreign_key": "s.id"}, "d": {"stype": "identifier", "foreign_key": "d.id"},
+        "n": {"stype": "identifier", "foreign_key": "n.id"}, "m": {"stype": "identifier", "foreign_key": "n.id"}}}"#;
+    let tables = tables.replace(
+        r#"{"id": {"stype": "identifier"}}, "temporal"#,
+        r#"{"id": {"stype": "identifier"}, "at": {"stype": "timestamp"}}, "temporal"#,
+    );
+    let (parents, rows) = (3000i64, 80_000i64);
+    let key = |row: i64| format!("key {}", row * 31);
+    let noise = |row: i64| row.wrapping_mul(2_654_435_761).rem_euclid(100_003);
+    let parent = move |row: i64, salt: i64| noise(row * salt + 7) % (parents + 3);
+    let times = |values: Vec<i64>| array(TimestampMicrosecondArray::from(values));
+    let input = Input::new(&tables)
+        .with_groups(
+            "s.parquet",
+            vec![
+                ("id", array(StringArray::from_iter_values((0..parents).map(key)))),
+                (
+                    "t",
+                    array(StringArray::from_iter_values((0..parents).map(|row| format!("a text of {}", row % 1700)))),
+                ),
+            ],
+            700,
+        )
+        .with_groups(
+            "d.parquet",
+            vec![("id", ints((0..parents).rev())), ("at", times((0..parents).map(|row| row * DAY).collect()))],
+            900,
+        )
+        .with("n.parquet", vec![("id", ints((0..parents).map(|row| row * row * 1_000_003)))])
+        .with_groups(
+            "c.parquet",
+            vec![
+                ("at", times((0..rows).map(|row| noise(row) * SECOND).collect())),
+                (
+                    "t",
+                    array(StringArray::from_iter_values((0..rows).map(|row| format!("text {}", noise(row) % 30_000)))),
+                ),
+                ("s", array(StringArray::from_iter_values((0..rows).map(|row| key(parent(row, 3)))))),
+                ("d", ints((0..rows).map(|row| parent(row, 5)))),
+                ("n", ints((0..rows).map(|row| parent(row, 11).pow(2) * 1_000_003))),
+                ("m", ints((0..rows).map(|_| 0))),
+            ],
+            17_000,
+        );
+    let run = |memory: Option<u64>| {
+        let name = format!("memory-{memory:?}");
+        let digests = input.digests(&name, &EncodeOptions { memory, ..EncodeOptions::default() });
+        let left = std::fs::read_dir(input.folder.path().join(&name)).unwrap();
+        assert!(left.map(|entry| entry.unwrap().file_name()).all(|name| !name.to_str().unwrap().starts_with('.')));
+        digests
+    };
+    let plenty = run(None);
+    for memory in [0, 100_000, 2_000_000, 40_000_000] {
+        assert_eq!(run(Some(memory)), plenty, "{memory} bytes");
+    }
+    input.encode_with(&EncodeOptions { memory: Some(0), ..EncodeOptions::default() });
+}
+
+#[test]
 fn statistics_may_end_before_a_time() {
     let columns: Columns = vec![
         ("at", array(TimestampMicrosecondArray::from(vec![Some(DAY), Some(2 * DAY), Some(3 * DAY), None]))),

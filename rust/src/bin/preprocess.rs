@@ -33,9 +33,34 @@ struct Arguments {
     /// Take means and deviations only from rows before this date or time.
     #[arg(long)]
     stats_until: Option<String>,
+    /// Memory for keys, links, times and texts, as 4GiB or 500MB, before they go to scratch files beside the output; a
+    /// quarter of what is available when left out. The output does not depend on it.
+    #[arg(long, value_parser = bytes)]
+    memory: Option<u64>,
     /// Replace an older processed database once the new one is complete.
     #[arg(long)]
     force: bool,
+}
+
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("", 1),
+        ("B", 1),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+    ];
+    let expected = || "expected a size as 4GiB, 500MB or a number of bytes".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim().to_ascii_uppercase());
+    let unit = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?.1;
+    let number = number.parse::<f64>().map_err(|_| expected())?;
+    Ok((number * unit as f64) as u64)
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -68,6 +93,7 @@ fn make(arguments: &Arguments, staging: &Path) -> Result<()> {
         threads: arguments.threads,
         strict: arguments.strict,
         stats_until: arguments.stats_until.as_ref().map(until).transpose()?,
+        memory: arguments.memory,
     };
     let report = encode(&arguments.input, staging, &options, &|_, _, _| Ok(()))?;
     report.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));

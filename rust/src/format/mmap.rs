@@ -1,9 +1,10 @@
-//! Read-only mappings of whole files, and whole files in memory. `unsafe` is here and in `embed::simd`.
+//! Read-only mappings of whole files, whole files in memory, and scratch files. `unsafe` is here and in `embed::simd`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
@@ -54,6 +55,70 @@ fn open(path: &Path) -> Result<(File, u64)> {
         return Err(Error::format(path, "expected a regular file"));
     }
     Ok((File::open(path).map_err(|source| Error::io(path, source))?, metadata.len()))
+}
+
+/// A file without a name, mapped for reading and writing; its space is free again once the value or the process is gone.
+#[derive(Debug)]
+pub(crate) struct Scratch(memmap2::MmapMut);
+
+impl Scratch {
+    /// Makes a file of `len` zeros, at least one, on the disk of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be written or its disk has no room for all of the file.
+    pub(crate) fn create(folder: &Path, len: usize) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!(".scratch-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(name);
+        let fail = |error: std::io::Error| {
+            let remedy = "free some space there or allow more --memory";
+            let message = format!("a scratch file of {} MiB: {error}; {remedy}", len.div_ceil(1 << 20));
+            Error::io(folder, std::io::Error::new(error.kind(), message))
+        };
+        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(fail)?;
+        // Without its name nothing of it outlives the process, however that ends.
+        std::fs::remove_file(&path).map_err(fail)?;
+        allocate(&file, len as u64).map_err(fail)?;
+        // SAFETY: the file has no name and no other handle, so nobody else changes or truncates it; all of its length
+        // is allocated, so a write cannot fail for want of space; bytes are only used as plain integers.
+        unsafe { memmap2::MmapMut::map_mut(&file) }.map(Self).map_err(fail)
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, to be changed.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    /// Takes the pages out of the process; the next touch brings them back from the file.
+    pub(crate) fn release_pages(&self) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is shared with its file, where every byte stays as it is.
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
+}
+
+/// Gives a new file its length and the space for it.
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, len: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let too_long = |_| std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+    let len = libc::off_t::try_from(len).map_err(too_long)?;
+    // SAFETY: plain integers, and a descriptor that stays open during the call.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+        0 => Ok(()),
+        code => Err(std::io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Gives a new file its length and the space for it.
+#[cfg(not(target_os = "linux"))]
+fn allocate(mut file: &File, len: u64) -> std::io::Result<()> {
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), len), &mut file).map(|_| ())
 }
 
 /// Asks the processor to bring the cache line of `values[idx]` closer; does nothing where `idx` is out of range or

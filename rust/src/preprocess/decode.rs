@@ -396,12 +396,7 @@ mod tests {
 
     fn category_texts(array: &dyn Array) -> Vec<Option<String>> {
         let (found, _) = categories(array, "c").unwrap();
-        let mut vocabulary = super::super::vocabulary::Vocabulary::new();
-        vocabulary.adopt(&found).unwrap();
-        let text = |id: u32| {
-            let (start, end) = (vocabulary.ends()[id as usize], vocabulary.ends()[id as usize + 1]);
-            String::from_utf8(vocabulary.bytes()[start as usize..end as usize].to_vec()).unwrap()
-        };
+        let text = |id: u32| String::from_utf8(found.text(id as usize).to_vec()).unwrap();
         found.ids.iter().map(|&id| (id != NO_TEXT).then(|| text(id))).collect()
     }
 

@@ -10,14 +10,14 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, PrimitiveArray};
 use arrow_schema::DataType;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::decode::{hex, shorten, utf8};
 use super::kind::ValueKind;
+use super::link::by_chunk;
+use super::memory::{Buffer, Memory};
+use super::slots::Slots;
 use super::source::TableSource;
-use crate::csr::NO_PARENT;
 use crate::error::{Error, Result};
 use crate::format::FileWriter;
 use crate::manifest::KeyKind;
@@ -155,62 +155,101 @@ pub(super) enum KeyIndex {
         is_unsigned: bool,
         /// The smallest key.
         min: u64,
-        /// The row of `min + position`, or [`NO_PARENT`].
-        rows: Vec<u32>,
+        /// One more than the row of `min + position`; 0 where no row has that key.
+        rows: Buffer<u32>,
+        /// Number of keys.
+        num_rows: usize,
     },
     /// Other integers.
     Sparse {
         /// Their bits are those of an unsigned integer.
         is_unsigned: bool,
         /// The key of each row.
-        keys: Vec<u64>,
+        keys: Buffer<u64>,
         /// Rows by the hash of their keys.
-        rows: HashTable<u32>,
+        rows: Slots,
     },
     /// Strings.
     Text {
-        /// `[rows + 1]` ends of the keys in `bytes`, starting with 0.
-        ends: Vec<u64>,
-        /// The keys, one after the other.
-        bytes: Vec<u8>,
+        /// The key of each row.
+        keys: TextKeys,
         /// Rows by the hash of their keys.
-        rows: HashTable<u32>,
+        rows: Slots,
     },
 }
 
+/// Strings, one per row.
+#[derive(Debug)]
+pub(super) struct TextKeys {
+    /// `[rows + 1]` ends of the keys in `bytes`, starting with 0.
+    ends: Buffer<u64>,
+    /// The keys, one after the other.
+    bytes: Buffer<u8>,
+}
+
+impl TextKeys {
+    #[inline]
+    fn of(&self, row: usize) -> &[u8] {
+        &self.bytes[self.ends[row] as usize..self.ends[row + 1] as usize]
+    }
+
+    fn num_rows(&self) -> usize {
+        self.ends.len() - 1
+    }
+}
+
 /// What one row group contributes.
-#[derive(Default)]
-struct KeyChunk {
-    ints: Vec<u64>,
+struct KeyChunk<'v> {
+    first_row: usize,
+    /// The key of each row, or where it ends in `bytes`.
+    values: &'v mut [u64],
     bytes: Vec<u8>,
-    ends: Vec<u64>,
+    /// The bytes once the row group is read.
+    done: Option<Buffer<u8>>,
     has_negative: bool,
     has_big: bool,
     /// The first row without a usable key, and what it holds.
     bad: Option<(usize, String)>,
 }
 
-impl KeyChunk {
+impl<'v> KeyChunk<'v> {
+    fn new(first_row: usize, values: &'v mut [u64]) -> Self {
+        Self { first_row, values, bytes: Vec::new(), done: None, has_negative: false, has_big: false, bad: None }
+    }
+
     fn push(&mut self, row: usize, key: KeyRef<'_>) {
-        match key {
+        self.values[row] = match key {
             KeyRef::Int(key) => {
                 self.has_negative |= key < 0;
-                self.ints.push(key as u64);
+                key as u64
             }
             KeyRef::Big(key) => {
                 self.has_big = true;
-                self.ints.push(key);
+                key
             }
             KeyRef::Text(key) => {
                 self.bytes.extend_from_slice(key.as_bytes());
-                self.ends.push(self.bytes.len() as u64);
+                self.bytes.len() as u64
             }
             KeyRef::Null | KeyRef::Fraction(_) => {
                 if self.bad.is_none() {
                     self.bad = Some((row, key.to_string()));
                 }
+                0
             }
+        };
+    }
+
+    /// Puts the bytes where they count as memory of the run.
+    fn close(&mut self, memory: &Memory) -> Result<()> {
+        if !self.bytes.is_empty() {
+            let mut bytes = memory.zeros(self.bytes.len())?;
+            bytes.copy_from_slice(&self.bytes);
+            self.bytes = Vec::new();
+            bytes.release_pages();
+            self.done = Some(bytes);
         }
+        Ok(())
     }
 }
 
@@ -227,112 +266,108 @@ impl KeyIndex {
     ///
     /// # Errors
     /// [`Error::Schema`] naming table, column and a sample when a key is null, no integer, or occurs twice.
-    pub(super) fn build(source: &TableSource<'_>, column: usize) -> Result<Self> {
+    pub(super) fn build(source: &TableSource<'_>, column: usize, memory: &Memory) -> Result<Self> {
         let place = source.place(column);
         check_kind(source.kinds[column], &place)?;
+        let is_text = matches!(source.kinds[column], ValueKind::Text | ValueKind::Bytes);
         let chunks = source.chunks();
-        let states = vec![chunks.iter().map(|_| KeyChunk::default()).collect()];
-        let read = source.scan(&[column], states, |_, chunk: &mut KeyChunk, first_row, array| {
+        // strings begin at 0, the first of their ends
+        let mut values = memory.zeros::<u64>(source.num_rows + usize::from(is_text))?;
+        let own = by_chunk(&mut values[usize::from(is_text)..], &chunks).into_iter().zip(&chunks);
+        let states = vec![own.map(|(values, chunk)| KeyChunk::new(chunk.first_row, values)).collect()];
+        let read = source.scan(&[column], states, |_, chunk: &mut KeyChunk<'_>, first_row, array| {
             let mut row = first_row;
             each_key(array, |key| {
                 chunk.push(row, key);
                 row += 1;
             })
-            .map_err(|message| Error::schema(&place, message))
+            .map_err(|message| Error::schema(&place, message))?;
+            if row == chunk.values.len() { chunk.close(memory) } else { Ok(()) }
         })?;
-        let parts = read.into_iter().next().unwrap_or_default();
-        for (part, chunk) in parts.iter().zip(&chunks) {
-            if let Some((row, found)) = &part.bad {
-                let row = chunk.first_row + row;
-                let remedy = "every row needs a key: remove the row, or leave primary_key out";
-                return Err(Error::schema(&place, format!("the primary key of row {row} is {found}; {remedy}")));
-            }
+        let mut parts = read.into_iter().next().unwrap_or_default();
+        if let Some((first_row, (row, found))) =
+            parts.iter_mut().find_map(|part| Some((part.first_row, part.bad.take()?)))
+        {
+            let remedy = "every row needs a key: remove the row, or leave primary_key out";
+            let row = first_row + row;
+            return Err(Error::schema(&place, format!("the primary key of row {row} is {found}; {remedy}")));
         }
-        if matches!(source.kinds[column], ValueKind::Text | ValueKind::Bytes) {
-            Self::of_texts(parts, source.num_rows, &place)
-        } else {
-            Self::of_ints(parts, &place)
+        if is_text {
+            let bytes = join_texts(parts, memory)?;
+            return Self::of_texts(TextKeys { ends: values, bytes }, &place, memory);
         }
-    }
-
-    fn of_ints(parts: Vec<KeyChunk>, place: &str) -> Result<Self> {
         let is_unsigned = parts.iter().any(|part| part.has_big);
         if is_unsigned && parts.iter().any(|part| part.has_negative) {
             let message = format!("negative keys beside keys above {}; write the column as strings", i64::MAX);
             return Err(Error::schema(place, message));
         }
-        let mut keys = Vec::with_capacity(parts.iter().map(|part| part.ints.len()).sum());
-        for part in parts {
-            keys.extend_from_slice(&part.ints);
-        }
+        drop(parts);
+        Self::of_ints(values, is_unsigned, &place, memory)
+    }
+
+    fn of_ints(keys: Buffer<u64>, is_unsigned: bool, place: &str, memory: &Memory) -> Result<Self> {
         let shown = |key: u64| if is_unsigned { key.to_string() } else { (key as i64).to_string() };
         let order = |key: &u64| if is_unsigned { *key } else { *key ^ 1 << 63 };
         let bounds = keys.iter().map(order).min().zip(keys.iter().map(order).max());
         let (min, max) = bounds.unwrap_or((order(&0), order(&0)));
         if max - min <= 4 * keys.len() as u64 + 1024 {
-            let mut rows = vec![NO_PARENT; (max - min) as usize + 1];
+            let mut rows = memory.zeros::<u32>((max - min) as usize + 1)?;
+            let slots: &mut [u32] = &mut rows;
             for (row, key) in keys.iter().enumerate() {
-                let slot = &mut rows[(order(key) - min) as usize];
-                if *slot != NO_PARENT {
-                    return Err(duplicate(place, &shown(*key), *slot, row));
+                let slot = &mut slots[(order(key) - min) as usize];
+                if *slot != 0 {
+                    return Err(duplicate(place, &shown(*key), *slot - 1, row));
                 }
-                *slot = row as u32;
+                *slot = row as u32 + 1;
             }
-            return Ok(Self::Dense { is_unsigned, min: if is_unsigned { min } else { min ^ 1 << 63 }, rows });
+            let (min, num_rows) = (if is_unsigned { min } else { min ^ 1 << 63 }, keys.len());
+            return Ok(Self::Dense { is_unsigned, min, rows, num_rows });
         }
-        let mut rows = HashTable::with_capacity(keys.len());
-        for (row, &key) in keys.iter().enumerate() {
-            match rows.entry(hash_int(key), |&row: &u32| keys[row as usize] == key, |&row| hash_int(keys[row as usize]))
-            {
-                Entry::Occupied(first) => return Err(duplicate(place, &shown(key), *first.get(), row)),
-                Entry::Vacant(entry) => entry.insert(row as u32),
-            };
+        let known: &[u64] = &keys;
+        let mut rows = Slots::new(memory, known.len())?;
+        for (row, &key) in known.iter().enumerate() {
+            if let Some(ahead) = known.get(row + LOOK_AHEAD) {
+                rows.prefetch(hash_int(*ahead));
+            }
+            let first = rows.find_or_insert(hash_int(key), row as u32, |row| known[row as usize] == key)?;
+            if let Some(first) = first {
+                return Err(duplicate(place, &shown(key), first, row));
+            }
         }
         Ok(Self::Sparse { is_unsigned, keys, rows })
     }
 
-    fn of_texts(parts: Vec<KeyChunk>, num_rows: usize, place: &str) -> Result<Self> {
-        let mut ends = Vec::with_capacity(num_rows + 1);
-        ends.push(0);
-        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.bytes.len()).sum());
-        for part in parts {
-            let start = bytes.len() as u64;
-            bytes.extend_from_slice(&part.bytes);
-            ends.extend(part.ends.iter().map(|end| start + end));
+    fn of_texts(keys: TextKeys, place: &str, memory: &Memory) -> Result<Self> {
+        let mut rows = Slots::new(memory, keys.num_rows())?;
+        for row in 0..keys.num_rows() {
+            let key = keys.of(row);
+            let first = rows.find_or_insert(xxh3_64(key), row as u32, |row| keys.of(row as usize) == key)?;
+            if let Some(first) = first {
+                let shown = format!("\"{}\"", shorten(&String::from_utf8_lossy(key)));
+                return Err(duplicate(place, &shown, first, row));
+            }
         }
-        let mut rows = HashTable::with_capacity(ends.len());
-        for row in 0..ends.len() - 1 {
-            let key = text_key(&ends, &bytes, row);
-            let is_same = |&other: &u32| text_key(&ends, &bytes, other as usize) == key;
-            match rows.entry(xxh3_64(key), is_same, |&row| xxh3_64(text_key(&ends, &bytes, row as usize))) {
-                Entry::Occupied(first) => {
-                    let shown = format!("\"{}\"", shorten(&String::from_utf8_lossy(key)));
-                    return Err(duplicate(place, &shown, *first.get(), row));
-                }
-                Entry::Vacant(entry) => entry.insert(row as u32),
-            };
-        }
-        Ok(Self::Text { ends, bytes, rows })
+        Ok(Self::Text { keys, rows })
     }
 
     /// The row that has the key.
     #[inline]
     pub(super) fn find(&self, key: KeyRef<'_>) -> Option<u32> {
         match (self, key) {
-            (Self::Text { ends, bytes, rows }, KeyRef::Text(key)) => rows
-                .find(xxh3_64(key.as_bytes()), |&row| text_key(ends, bytes, row as usize) == key.as_bytes())
-                .copied(),
-            (Self::Dense { is_unsigned, min, rows }, key) => {
+            (Self::Text { keys, rows }, KeyRef::Text(key)) => {
+                rows.find(xxh3_64(key.as_bytes()), |row| keys.of(row as usize) == key.as_bytes())
+            }
+            (Self::Dense { is_unsigned, min, rows, .. }, key) => {
                 let bits = int_bits(key, *is_unsigned)?;
                 // Below `min` the difference wraps to a position that no table has: tables are far below 2^63 long,
                 // and the distance between two keys of one sign convention is exact modulo 2^64.
                 let is_below = if *is_unsigned { bits < *min } else { (bits as i64) < *min as i64 };
                 let position = if is_below { None } else { usize::try_from(bits.wrapping_sub(*min)).ok() };
-                rows.get(position?).copied().filter(|&row| row != NO_PARENT)
+                rows.get(position?)?.checked_sub(1)
             }
             (Self::Sparse { is_unsigned, keys, rows }, key) => {
                 let bits = int_bits(key, *is_unsigned)?;
-                rows.find(hash_int(bits), |&row| keys[row as usize] == bits).copied()
+                rows.find(hash_int(bits), |row| keys[row as usize] == bits)
             }
             (Self::Text { .. }, _) => None,
         }
@@ -361,24 +396,63 @@ impl KeyIndex {
     }
 
     /// Writes the keys of the rows and the rows in the order of their keys.
-    pub(super) fn write(self, writer: &mut FileWriter) -> Result<()> {
+    pub(super) fn write(self, writer: &mut FileWriter, memory: &Memory) -> Result<()> {
         match self {
-            Self::Dense { is_unsigned, min, rows } => {
-                let known = || rows.iter().enumerate().filter(|(_, row)| **row != NO_PARENT);
-                let mut keys = vec![0u64; known().count()];
-                for (position, &row) in known() {
-                    keys[row as usize] = min.wrapping_add(position as u64);
+            Self::Dense { is_unsigned, min, rows, num_rows } => {
+                let mut keys = memory.zeros::<u64>(num_rows)?;
+                let values: &mut [u64] = &mut keys;
+                for (position, row) in rows.iter().enumerate() {
+                    if let Some(row) = row.checked_sub(1) {
+                        values[row as usize] = min.wrapping_add(position as u64);
+                    }
                 }
+                drop(rows);
+                writer.integer_keys(values, is_unsigned)
+            }
+            Self::Sparse { is_unsigned, keys, rows } => {
+                drop(rows);
                 writer.integer_keys(&keys, is_unsigned)
             }
-            Self::Sparse { is_unsigned, keys, .. } => writer.integer_keys(&keys, is_unsigned),
-            Self::Text { ends, bytes, .. } => writer.string_keys(&ends, &bytes),
+            Self::Text { keys, rows } => {
+                drop(rows);
+                writer.string_keys(&keys.ends, &keys.bytes)
+            }
+        }
+    }
+
+    /// Hands the memory of scratch files back to the system.
+    pub(super) fn release_pages(&self) {
+        match self {
+            Self::Dense { rows, .. } => rows.release_pages(),
+            Self::Sparse { keys, rows, .. } => {
+                keys.release_pages();
+                rows.release_pages();
+            }
+            Self::Text { keys, rows } => {
+                keys.ends.release_pages();
+                keys.bytes.release_pages();
+                rows.release_pages();
+            }
         }
     }
 }
 
-fn text_key<'a>(ends: &[u64], bytes: &'a [u8], row: usize) -> &'a [u8] {
-    &bytes[ends[row] as usize..ends[row + 1] as usize]
+/// Keys that are looked at before it is their turn.
+const LOOK_AHEAD: usize = 16;
+
+/// The texts of all row groups one after the other; their ends are moved accordingly.
+fn join_texts(parts: Vec<KeyChunk<'_>>, memory: &Memory) -> Result<Buffer<u8>> {
+    let len = |part: &KeyChunk<'_>| part.done.as_ref().map_or(0, |bytes| bytes.len());
+    let mut bytes = memory.zeros::<u8>(parts.iter().map(len).sum())?;
+    let mut start = 0;
+    for part in parts {
+        part.values.iter_mut().for_each(|end| *end += start as u64);
+        if let Some(part) = part.done {
+            bytes[start..start + part.len()].copy_from_slice(&part);
+            start += part.len();
+        }
+    }
+    Ok(bytes)
 }
 
 /// The bits of an integer key as an index keeps them; `None` where it has no such key.
@@ -402,9 +476,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn ints(keys: &[i128]) -> Result<KeyIndex> {
-        let mut chunk = KeyChunk::default();
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::new(folder.path(), Some(1 << 10));
+        let mut values = memory.zeros(keys.len()).unwrap();
+        let mut chunk = KeyChunk::new(0, &mut values);
         keys.iter().enumerate().for_each(|(row, &key)| chunk.push(row, int_key(key)));
-        KeyIndex::of_ints(vec![chunk], "here")
+        let is_unsigned = chunk.has_big;
+        KeyIndex::of_ints(values, is_unsigned, "here", &memory)
     }
 
     proptest! {
@@ -434,7 +512,6 @@ mod tests {
         let index = ints(&[u64::MAX.into(), 0]).unwrap();
         assert_eq!((index.key_kind(), index.find(KeyRef::Big(u64::MAX))), (KeyKind::Uint, Some(0)));
         assert_eq!(index.find(KeyRef::Int(-1)), None);
-        assert!(ints(&[u64::MAX.into(), -1]).unwrap_err().to_string().contains("negative"));
         assert!(ints(&[5, 6, 5]).unwrap_err().to_string().contains("key 5 occurs in the rows 0 and 2"));
         assert!(ints(&[5, 1 << 40, 5]).unwrap_err().to_string().contains("key 5 occurs in the rows 0 and 2"));
         assert_eq!(ints(&[]).unwrap().find(KeyRef::Int(0)), None);

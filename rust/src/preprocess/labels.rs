@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use super::decode::{BadCell, NO_BOOLEAN, NO_TIME, booleans, categories, moments, numbers, texts};
 use super::keys::{KeyRef, each_key};
 use super::kind::ValueKind;
+use super::memory::Memory;
 use super::seeds::Label;
 use super::source::TableSource;
 use super::vocabulary::{BatchTexts, NO_TEXT, Vocabulary};
@@ -66,8 +67,9 @@ impl Labels {
             texts: Vec::new(),
             splits: has(SPLIT_COLUMN).then(Vec::new),
         };
-        let mut collector =
-            Collector { task, labels: empty, vocabulary: Vocabulary::new(), split_names: Vocabulary::new() };
+        let memory = Memory::unlimited();
+        let (vocabulary, split_names) = (Vocabulary::new(&memory)?, Vocabulary::new(&memory)?);
+        let mut collector = Collector { task, labels: empty, vocabulary, split_names };
         let columns: Vec<usize> = (0..table.columns.len()).collect();
         for chunk in source.chunks() {
             let mut readers = source.readers(chunk, &columns).map_err(of_task)?;
@@ -192,8 +194,9 @@ fn text_of(vocabulary: &Vocabulary, ids: &[u32], id: u32) -> Option<String> {
 }
 
 fn vocabulary_text(vocabulary: &Vocabulary, id: usize) -> String {
-    let (start, end) = (vocabulary.ends()[id] as usize, vocabulary.ends()[id + 1] as usize);
-    String::from_utf8_lossy(&vocabulary.bytes()[start..end]).into_owned()
+    let mut text = Vec::new();
+    vocabulary.copy(id, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn place(task: &TaskSchema, column: &str) -> String {

@@ -2,8 +2,9 @@
 //!
 //! The encode stage runs in this order: open and check the files, index the primary keys, read the times, resolve the
 //! foreign keys, measure the numbers, write the graph, then the rows of every table, then the vocabulary. Memory holds
-//! keys, graph and distinct texts, and of the cells only a block at a time. The output depends on the input alone:
-//! work is divided by row group, column and block, and merged in their order.
+//! keys, links, times and distinct texts up to a limit, beyond which they lie in scratch files, and of the cells only a
+//! block at a time. The output depends on the input alone: work is divided by row group, column and block, and merged
+//! in their order.
 
 mod anchors;
 mod decode;
@@ -17,12 +18,14 @@ mod keys;
 mod kind;
 mod labels;
 mod link;
+mod memory;
 mod places;
 mod preview;
 mod publish;
 mod records;
 mod report;
 mod seeds;
+mod slots;
 mod source;
 mod spool;
 mod staged;
@@ -40,7 +43,8 @@ use serde::{Deserialize, Serialize};
 
 use self::graph::{ChildLists, Holder};
 use self::keys::KeyIndex;
-use self::link::{ParentRows, RowTimes};
+use self::link::{ParentRows, RowTimes, Times};
+use self::memory::{Buffer, Memory};
 use self::records::{TablePlan, Written};
 use self::report::Found;
 use self::source::TableSource;
@@ -76,6 +80,9 @@ pub struct EncodeOptions {
     pub strict: bool,
     /// Means and deviations come only from rows before this time, microseconds; rows of tables without times count.
     pub stats_until: Option<i64>,
+    /// Bytes of keys, links, times and texts on the heap, beyond which they go to scratch files in the staging folder;
+    /// `None` takes a quarter of the memory that is available. The output does not depend on it.
+    pub memory: Option<u64>,
 }
 
 /// What the encode stage made, kept in [`ENCODE_FILE`].
@@ -137,13 +144,13 @@ struct Table<'a> {
     /// How the times of the rows are numbered, once they are.
     codes: TimeCodes,
     /// The number of each row's time, which then replaces it; empty where the table has no times.
-    time_codes: Vec<u64>,
+    time_codes: Buffer<u64>,
 }
 
 impl Table<'_> {
     /// Replaces the times of the rows by their numbers.
     fn number_times(&mut self) {
-        let times = std::mem::take(&mut self.times.times);
+        let Times::Each(times) = std::mem::replace(&mut self.times.times, Times::None) else { return };
         let described = self.source.table;
         let temporal =
             described.columns.iter().position(|column| described.temporal_column.as_ref() == Some(&column.name));
@@ -154,12 +161,19 @@ impl Table<'_> {
         if self.codes.width > 0 {
             let code = self.codes.coder();
             let number = |time: i64| code(if time == decode::NO_TIME { visible } else { time });
-            self.time_codes = times.into_iter().map(number).collect();
+            self.time_codes = times.into_numbers(number);
+            self.time_codes.release_pages();
         }
     }
 
     fn holder(&self) -> Holder<'_> {
         Holder { num_rows: self.source.num_rows, codes: self.codes, times: &self.time_codes, keys: &self.parents }
+    }
+
+    /// Gives the memory of times and parents back, once the rows are written.
+    fn forget_links(&mut self) {
+        self.time_codes = Buffer::default();
+        self.parents.iter_mut().for_each(ParentRows::forget);
     }
 }
 
@@ -176,16 +190,18 @@ fn encode_in_pool(
 
     let mut warnings = Vec::new();
     let sources = open_sources(input, schema, &mut warnings)?;
-    let mut tables = read_keys_and_times(sources, progress)?;
-    link(&mut tables, options.strict)?;
+    let memory = Memory::new(staging, options.memory);
+    let mut tables = read_keys_and_times(sources, &memory, progress)?;
+    link(&mut tables, options.strict, &memory)?;
     for table in &mut tables {
         let most_numbers = records::most_distinct(table.source.num_rows);
         table.summaries = summary::summarise(&table.source, &table.times, options.stats_until, most_numbers)?;
         table.number_times();
     }
     let holders: Vec<Holder<'_>> = tables.iter().map(Table::holder).collect();
-    let children = graph::write_graph(staging, build, &holders)?;
-    let (written, key_kinds, num_encoded) = write_tables(staging, build, &mut tables, &children, progress)?;
+    let children = graph::write_graph(staging, build, &holders, &memory)?;
+    let place = (staging, build);
+    let (written, key_kinds, num_encoded) = write_tables(place, &mut tables, &children, &memory, progress)?;
 
     let found = Found { schema, tables: &tables, written: &written, children: &children, key_kinds: &key_kinds };
     warnings.extend(found.warnings());
@@ -207,22 +223,27 @@ fn open_sources<'a>(input: &Path, schema: &'a Schema, warnings: &mut Vec<String>
     Ok(sources)
 }
 
-fn read_keys_and_times<'a>(sources: Vec<TableSource<'a>>, progress: Progress<'_>) -> Result<Vec<Table<'a>>> {
+fn read_keys_and_times<'a>(
+    sources: Vec<TableSource<'a>>,
+    memory: &Memory,
+    progress: Progress<'_>,
+) -> Result<Vec<Table<'a>>> {
     let read = |source: TableSource<'a>| {
         progress(&source.table.name, 0, source.num_rows as u64)?;
         let columns = &source.table.columns;
         let key = source.table.primary_key.as_ref().and_then(|key| columns.iter().position(|c| c.name == *key));
-        let key = key.map(|column| KeyIndex::build(&source, column)).transpose()?;
-        let times = link::read_times(&source)?;
+        let key = key.map(|column| KeyIndex::build(&source, column, memory)).transpose()?;
+        key.iter().for_each(KeyIndex::release_pages);
+        let times = link::read_times(&source, memory)?;
         let (summaries, codes) = (Summaries::default(), TimeCodes::NONE);
-        Ok(Table { source, key, times, parents: Vec::new(), summaries, codes, time_codes: Vec::new() })
+        Ok(Table { source, key, times, parents: Vec::new(), summaries, codes, time_codes: Buffer::default() })
     };
     let tables: Vec<Result<Table<'a>>> = sources.into_par_iter().map(read).collect();
     tables.into_iter().collect()
 }
 
 /// Resolves every foreign key, in the order of their ids.
-fn link(tables: &mut [Table<'_>], strict: bool) -> Result<()> {
+fn link(tables: &mut [Table<'_>], strict: bool, memory: &Memory) -> Result<()> {
     let keys: Vec<(usize, usize, usize)> = tables
         .iter()
         .enumerate()
@@ -235,7 +256,7 @@ fn link(tables: &mut [Table<'_>], strict: bool) -> Result<()> {
         let (child, parent_id, parent) = (&tables[child].source, parent.into(), &tables[parent]);
         let missing = || Error::schema(child.place(column), "the parent table has no primary key");
         let index = parent.key.as_ref().ok_or_else(missing)?;
-        link::resolve(child, column, parent_id, &parent.source, index)
+        link::resolve(child, column, parent_id, &parent.source, index, memory)
     };
     let resolved: Vec<Result<ParentRows>> = keys.par_iter().map(resolve).collect();
     for (&(child, column, parent), rows) in keys.iter().zip(resolved) {
@@ -253,16 +274,17 @@ fn link(tables: &mut [Table<'_>], strict: bool) -> Result<()> {
 /// Writes the files of all tables and the vocabulary; answers what was found per table, how keys are stored, and the
 /// number of texts.
 fn write_tables(
-    staging: &Path,
-    build: u64,
+    place: (&Path, u64),
     tables: &mut [Table<'_>],
     lists: &[ChildLists],
+    memory: &Memory,
     progress: Progress<'_>,
 ) -> Result<(Vec<Written>, Vec<crate::manifest::KeyKind>, u32)> {
     let num_rows: Vec<u32> = tables.iter().map(|table| table.source.num_rows as u32).collect();
     let parents_of_keys: Vec<usize> =
         tables.iter().flat_map(|table| &table.parents).map(|parents| parents.parent.idx()).collect();
-    let mut vocabulary = Vocabulary::new();
+    let (staging, build) = place;
+    let mut vocabulary = Vocabulary::new(memory)?;
     let (mut written, mut key_kinds) = (Vec::new(), Vec::new());
     for (id, table) in tables.iter_mut().enumerate() {
         let key = table.key.take();
@@ -279,11 +301,11 @@ fn write_tables(
             summaries: &table.summaries,
         };
         let file = table_file(&table.source.table.name);
-        written.push(records::write_table(&plan, key, &mut vocabulary, (staging, &file, build), progress)?);
+        written.push(records::write_table(&plan, key, &mut vocabulary, (staging, &file, build), memory, progress)?);
+        table.forget_links();
     }
     let mut writer = FileWriter::create(staging, VOCABULARY_FILE, FileKind::Vocabulary, build, 2)?;
-    let texts = vocabulary.ends().windows(2).map(|ends| &vocabulary.bytes()[ends[0] as usize..ends[1] as usize]);
-    writer.texts(texts)?;
+    vocabulary.write(&mut writer)?;
     writer.finish()?;
     Ok((written, key_kinds, vocabulary.len() as u32))
 }

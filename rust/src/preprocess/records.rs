@@ -13,6 +13,7 @@ use super::encodings::{Coder, Encodings};
 use super::graph::ChildLists;
 use super::keys::KeyIndex;
 use super::link::{ParentRows, bad_cell};
+use super::memory::{Buffer, Memory};
 use super::source::{Chunk, Reader, TableSource};
 use super::spool::{Numbers, Spool, Spooled};
 use super::summary::Summaries;
@@ -36,7 +37,7 @@ pub(super) struct TablePlan<'a> {
     /// How the times of the rows are numbered.
     pub(super) codes: TimeCodes,
     /// The number of each row's time; empty where the table has no times.
-    pub(super) times: &'a [u64],
+    pub(super) times: &'a Buffer<u64>,
     /// Some row has no time, though others have.
     pub(super) has_null_times: bool,
     /// The table's foreign keys.
@@ -147,6 +148,7 @@ pub(super) fn write_table(
     key: Option<KeyIndex>,
     vocabulary: &mut Vocabulary,
     place: (&Path, &str, u64),
+    memory: &Memory,
     progress: Progress<'_>,
 ) -> Result<Written> {
     let (staging, file, build_id) = place;
@@ -163,6 +165,7 @@ pub(super) fn write_table(
     if !sources.kept.is_empty() {
         each_block(plan.source, &sources.kept, |block| {
             kept.push(keep(block, &sources.kept, vocabulary, &mut tallies, &mut spool)?);
+            vocabulary.release_pages();
             done((block.first_row + block.num_rows) as u64)
         })?;
     }
@@ -178,12 +181,13 @@ pub(super) fn write_table(
         let columns = encoder.ready(block, &Kept::columns(kept.next(), &mut spool)?, &mut spool)?;
         encoder.encode(block, &columns, &mut bytes);
         records.append(&bytes)?;
+        plan.release_pages();
         done(num_rows + (block.first_row + block.num_rows) as u64)
     })?;
     records.append(&[0; TAIL])?;
     records.close();
     if let Some(key) = key {
-        key.write(&mut writer)?;
+        key.write(&mut writer, memory)?;
     }
     writer.values(table::VALUES, &encoder.encodings.values)?;
     writer.finish()?;
@@ -261,6 +265,13 @@ impl TablePlan<'_> {
         sources
     }
 
+    /// Hands the memory of scratch files back to the system.
+    fn release_pages(&self) {
+        self.times.release_pages();
+        self.parents.iter().for_each(|parents| parents.rows.release_pages());
+        self.children.iter().for_each(|lists| lists.indptr.release_pages());
+    }
+
     /// Counts the nulls of columns that are not read again.
     fn tally_keys(&self, tallies: &mut [Tally]) {
         for parents in self.parents {
@@ -284,7 +295,7 @@ impl TablePlan<'_> {
                 (CellSource::Read(_), Some(Stype::Timestamp), Some(summary)) => encodings.moments(summary, num_rows),
                 (CellSource::Kept(_), Some(Stype::Categorical | Stype::Text), _) => {
                     let nulls = tally.nulls;
-                    encodings.ids(tally.categories.sorted(), nulls, num_rows);
+                    encodings.ids(&tally.categories.ascending().collect::<Vec<u32>>(), nulls, num_rows);
                 }
                 (CellSource::Time, ..) => encodings.nothing(description.stype, self.has_null_times),
                 (_, stype, _) => encodings.nothing(stype, tally.nulls > 0),

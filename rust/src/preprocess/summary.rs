@@ -161,10 +161,10 @@ pub(super) fn summarise(
     let mut scanned = Vec::new();
     for (column, description) in described.iter().enumerate() {
         if source.table.temporal_column.as_ref() == Some(&description.name) {
-            let merged = rows
-                .times
-                .chunks(BATCH)
-                .map(|times| Summary::of_moments(times, times, until))
+            let merged = (0..source.num_rows)
+                .step_by(BATCH)
+                .map(|first| rows.times.of(first..source.num_rows.min(first + BATCH)))
+                .map(|times| Summary::of_moments(&times, &times, until))
                 .fold(Summary::EMPTY, |merged, batch| merged.merge(&batch));
             summaries[column] = Some(Summary { unusable: rows.unusable, ..merged });
         } else if matches!(description.stype, Some(Stype::Numerical | Stype::Timestamp)) {
@@ -179,7 +179,7 @@ pub(super) fn summarise(
     let states = scanned.iter().map(|_| state()).collect();
     let found = source.scan(&scanned, states, |column, (first_row, summary), row, array| {
         let first = *first_row + row;
-        let times = &rows.times[first..first + array.len()];
+        let times = &*rows.times.of(first..first + array.len());
         let fault = |cell| bad_cell(source, column, first, &cell);
         let (batch, unusable) = if let Some(distinct) = &distinct[column] {
             let read = numbers(array).map_err(fault)?;

@@ -7,7 +7,10 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::memory::{Memory, Segmented};
+use super::slots::Slots;
 use crate::error::{Error, Result};
+use crate::format::{FileWriter, TextWriter};
 
 /// The id of a cell without a text.
 pub(super) const NO_TEXT: u32 = u32::MAX;
@@ -20,6 +23,7 @@ pub(super) struct BatchTexts {
     prefix: String,
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Of the values, and of the texts once sealed.
     hashes: Vec<u64>,
     known: HashTable<(u64, u32)>,
 }
@@ -46,6 +50,7 @@ impl BatchTexts {
                 self.bytes.extend_from_slice(self.prefix.as_bytes());
                 self.bytes.extend_from_slice(value);
                 self.ends.push(self.bytes.len());
+                self.hashes.push(hash);
                 id
             }
         }
@@ -54,10 +59,13 @@ impl BatchTexts {
     /// Forgets what was only needed while rows came in; hashes the texts for the vocabulary.
     pub(super) fn seal(&mut self) {
         self.known = HashTable::new();
-        self.hashes = (0..self.ends.len()).map(|id| xxh3_64(self.text(id))).collect();
+        if !self.prefix.is_empty() {
+            self.hashes = (0..self.ends.len()).map(|id| xxh3_64(self.text(id))).collect();
+        }
     }
 
-    fn text(&self, id: usize) -> &[u8] {
+    /// The text of a position.
+    pub(super) fn text(&self, id: usize) -> &[u8] {
         let start = if id == 0 { 0 } else { self.ends[id - 1] };
         &self.bytes[start..self.ends[id]]
     }
@@ -66,27 +74,20 @@ impl BatchTexts {
 /// Every distinct text of the database in order of first occurrence.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
-    bytes: Vec<u8>,
+    bytes: Segmented<u8>,
     /// `[texts + 1]`, starting with 0.
-    ends: Vec<u64>,
-    known: HashTable<Known>,
+    ends: Segmented<u64>,
+    known: Slots,
 }
 
-/// A text in the table: half of its hash, which spares most look-ups of bytes and all when the table grows.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    hash: u32,
-    id: u32,
-}
-
-/// Spreads 32 bits of a hash over the 64 that the table uses.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-}
+/// Texts whose places in memory are asked for together, before the first of them is looked up.
+const LOOK_AHEAD: usize = 32;
 
 impl Vocabulary {
-    pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), ends: vec![0], known: HashTable::new() }
+    pub(super) fn new(memory: &Memory) -> Result<Self> {
+        let mut ends = Segmented::new(memory);
+        ends.extend(&[0])?;
+        Ok(Self { bytes: Segmented::new(memory), ends, known: Slots::new(memory, 0)? })
     }
 
     /// Number of texts.
@@ -94,78 +95,138 @@ impl Vocabulary {
         self.ends.len() - 1
     }
 
-    /// `[texts + 1]` ends of the texts in [`Vocabulary::bytes`], starting with 0.
-    pub(super) fn ends(&self) -> &[u64] {
-        &self.ends
+    /// Puts the bytes of a text in the place of what `bytes` holds.
+    ///
+    /// # Panics
+    /// If there is no such text.
+    pub(super) fn copy(&self, id: usize, bytes: &mut Vec<u8>) {
+        self.bytes.copy(self.ends.at(id) as usize..self.ends.at(id + 1) as usize, bytes);
     }
 
-    /// The texts, one after the other.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Writes the texts.
+    pub(super) fn write(&self, writer: &mut FileWriter) -> Result<()> {
+        let mut texts = TextWriter::new(writer)?;
+        let mut text = Vec::new();
+        for id in 0..self.len() {
+            self.copy(id, &mut text);
+            texts.push(&text)?;
+        }
+        texts.finish()
     }
 
     /// The vocabulary ids of a sealed batch's texts, by their position there.
     ///
     /// # Errors
-    /// [`Error::Schema`] when there are more texts than ids.
+    /// [`Error::Schema`] when there are more texts than ids; [`Error::Io`] when there is no room for them.
     pub(super) fn adopt(&mut self, batch: &BatchTexts) -> Result<Vec<u32>> {
-        batch.hashes.iter().enumerate().map(|(id, &hash)| self.intern(batch.text(id), hash)).collect()
+        let mut ids = Vec::with_capacity(batch.hashes.len());
+        for (group, hashes) in batch.hashes.chunks(LOOK_AHEAD).enumerate() {
+            self.ask_for(hashes);
+            for (offset, &hash) in hashes.iter().enumerate() {
+                ids.push(self.intern(batch.text(group * LOOK_AHEAD + offset), hash)?);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Brings closer what looking up these hashes will touch: the slots, the ends and the bytes, one after the other.
+    fn ask_for(&self, hashes: &[u64]) {
+        hashes.iter().for_each(|&hash| self.known.prefetch(hash));
+        let mut guesses = [None; LOOK_AHEAD];
+        for (guess, &hash) in guesses.iter_mut().zip(hashes) {
+            *guess = self.known.guess(hash);
+            if let Some(id) = *guess {
+                self.ends.prefetch(id as usize);
+            }
+        }
+        for id in guesses.into_iter().flatten() {
+            self.bytes.prefetch(self.ends.at(id as usize) as usize);
+        }
     }
 
     fn intern(&mut self, text: &[u8], hash: u64) -> Result<u32> {
         let (bytes, ends) = (&self.bytes, &self.ends);
-        let hash = (hash >> 32) as u32;
-        let is_same = |known: &Known| {
-            let id = known.id as usize;
-            known.hash == hash && bytes[ends[id] as usize..ends[id + 1] as usize] == *text
+        let is_same = |id: u32| {
+            let start = ends.at(id as usize);
+            ends.at(id as usize + 1) - start == text.len() as u64 && bytes.is_at(start as usize, text)
         };
-        match self.known.entry(spread(hash), is_same, |known| spread(known.hash)) {
-            Entry::Occupied(entry) => Ok(entry.get().id),
-            Entry::Vacant(entry) => {
-                let id = u32::try_from(self.ends.len() - 1).ok().filter(|&id| id < NO_TEXT - 1).ok_or_else(|| {
-                    let remedy = "set the stype of text columns nobody needs to ignored";
-                    Error::schema("vocabulary", format!("more than {} distinct texts; {remedy}", NO_TEXT - 1))
-                })?;
-                entry.insert(Known { hash, id });
-                self.bytes.extend_from_slice(text);
-                self.ends.push(self.bytes.len() as u64);
-                Ok(id)
-            }
+        let new = u32::try_from(self.ends.len() - 1).ok().filter(|&id| id < NO_TEXT - 1).ok_or_else(|| {
+            let remedy = "set the stype of text columns nobody needs to ignored";
+            Error::schema("vocabulary", format!("more than {} distinct texts; {remedy}", NO_TEXT - 1))
+        })?;
+        if let Some(known) = self.known.find_or_insert(hash, new, is_same)? {
+            return Ok(known);
         }
+        self.bytes.extend(text)?;
+        self.ends.extend(&[self.bytes.len() as u64])?;
+        Ok(new)
+    }
+
+    /// Hands the memory of scratch files back to the system.
+    pub(super) fn release_pages(&self) {
+        self.bytes.release_pages();
+        self.ends.release_pages();
+        self.known.release_pages();
     }
 }
 
 /// The vocabulary ids a column takes.
+///
+/// A few are listed; once a bit for every text of the vocabulary is less than the list, they are bits.
 #[derive(Debug, Default)]
 pub(super) struct Categories {
-    ids: Vec<u32>,
+    listed: Vec<u32>,
     sorted: usize,
+    bits: Vec<u64>,
 }
+
+/// Ids that are listed before they are sorted for the first time.
+const UNSORTED: usize = 1 << 16;
 
 impl Categories {
     /// Adds ids, known or new.
     pub(super) fn extend(&mut self, ids: &[u32]) {
-        self.ids.extend_from_slice(ids);
-        if self.ids.len() > 2 * self.sorted + (1 << 16) {
+        if !self.bits.is_empty() {
+            self.set(ids);
+            return;
+        }
+        self.listed.extend_from_slice(ids);
+        if self.listed.len() > 2 * self.sorted + UNSORTED {
             self.compact();
+            let bits = self.listed.last().map_or(0, |&last| last as usize + 1);
+            if self.sorted * 32 > bits {
+                let listed = std::mem::take(&mut self.listed);
+                self.set(&listed);
+            }
         }
     }
 
-    fn compact(&mut self) {
-        self.ids.sort_unstable();
-        self.ids.dedup();
-        self.sorted = self.ids.len();
+    fn set(&mut self, ids: &[u32]) {
+        let words = ids.iter().max().map_or(0, |&last| last as usize / 64 + 1);
+        self.bits.resize(self.bits.len().max(words), 0);
+        ids.iter().for_each(|&id| self.bits[id as usize / 64] |= 1 << (id % 64));
     }
 
-    /// Number of distinct ids, once [`Categories::sorted`] has run.
+    fn compact(&mut self) {
+        self.listed.sort_unstable();
+        self.listed.dedup();
+        self.sorted = self.listed.len();
+    }
+
+    /// Number of distinct ids, once [`Categories::ascending`] has run.
     pub(super) fn len(&self) -> usize {
-        self.ids.len()
+        self.listed.len() + self.bits.iter().map(|word| word.count_ones() as usize).sum::<usize>()
     }
 
     /// The distinct ids, ascending.
-    pub(super) fn sorted(&mut self) -> &[u32] {
+    pub(super) fn ascending(&mut self) -> impl Iterator<Item = u32> {
         self.compact();
-        &self.ids
+        let bits = self.bits.iter().enumerate().flat_map(|(word, &bits)| {
+            let rest = std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)));
+            let rest = rest.take_while(|&bits| bits != 0);
+            rest.map(move |bits| word as u32 * 64 + bits.trailing_zeros())
+        });
+        self.listed.iter().copied().chain(bits)
     }
 }
 
@@ -177,7 +238,9 @@ mod tests {
     proptest! {
         #[test]
         fn ids_follow_first_occurrence(batches in prop::collection::vec(prop::collection::vec("[ab\0]{0,2}", 0..9), 0..9)) {
-            let (mut vocabulary, mut naive) = (Vocabulary::new(), Vec::<String>::new());
+            let folder = tempfile::tempdir().unwrap();
+            let memory = Memory::new(folder.path(), Some(0));
+            let (mut vocabulary, mut naive) = (Vocabulary::new(&memory).unwrap(), Vec::<String>::new());
             for batch in &batches {
                 let mut texts = BatchTexts::new("c is ".into(), batch.len());
                 let local: Vec<u32> = batch.iter().map(|value| texts.intern(value.as_bytes())).collect();
@@ -193,16 +256,24 @@ mod tests {
                 }
             }
             prop_assert_eq!(vocabulary.len(), naive.len());
-            prop_assert!(vocabulary.bytes() == naive.concat().as_bytes());
+            let mut text = Vec::new();
+            for (id, expected) in naive.iter().enumerate() {
+                vocabulary.copy(id, &mut text);
+                prop_assert_eq!(&text, expected.as_bytes());
+            }
         }
     }
 
     #[test]
     fn categories_are_distinct_and_ascending() {
-        let mut categories = Categories::default();
-        for _ in 0..3 {
-            categories.extend(&(0..50_000).rev().collect::<Vec<u32>>());
+        for step in [1, 1000] {
+            let mut categories = Categories::default();
+            let ids: Vec<u32> = (0..50_000).map(|id| 7 + id * step).collect();
+            for batch in [&ids[..30_000], &ids[20_000..], &ids, &ids, &ids[..10]] {
+                categories.extend(&batch.iter().rev().copied().collect::<Vec<u32>>());
+            }
+            assert_eq!(categories.ascending().collect::<Vec<u32>>(), ids);
+            assert_eq!((categories.bits.is_empty(), categories.len()), (step == 1000, ids.len()));
         }
-        assert_eq!(categories.sorted(), (0..50_000).collect::<Vec<u32>>());
     }
 }

@@ -24,11 +24,14 @@ pub(super) fn read_metadata(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 
 /// Encodes the tables in `input_dir` into the empty folder `staging_dir`; answers a report as JSON.
 ///
+/// `memory` is how many bytes of keys, links, times and texts stay on the heap before they go to scratch files in
+/// `staging_dir`; by default a quarter of what is available.
+///
 /// `progress(table, rows_done, rows_total)` is called from time to time by the calling thread; what it raises ends
 /// the stage and is raised here.
 #[pyfunction]
 #[pyo3(signature = (
-    input_dir, staging_dir, *, metadata=None, threads=0, strict=false, stats_until=None, progress=None
+    input_dir, staging_dir, *, metadata=None, threads=0, strict=false, stats_until=None, memory=None, progress=None
 ))]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn encode(
@@ -39,9 +42,10 @@ pub(super) fn encode(
     threads: usize,
     strict: bool,
     stats_until: Option<&str>,
+    memory: Option<u64>,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<String> {
-    let options = EncodeOptions { metadata, threads, strict, stats_until: moment(stats_until)? };
+    let options = EncodeOptions { metadata, threads, strict, stats_until: moment(stats_until)?, memory };
     let report =
         watched(py, progress.as_ref(), |progress| preprocess::encode(&input_dir, &staging_dir, &options, progress))?;
     to_json(&report)
@@ -57,7 +61,7 @@ pub(super) fn encode_fingerprint(
     strict: bool,
     stats_until: Option<&str>,
 ) -> PyResult<String> {
-    let options = EncodeOptions { metadata, threads: 0, strict, stats_until: moment(stats_until)? };
+    let options = EncodeOptions { metadata, strict, stats_until: moment(stats_until)?, ..EncodeOptions::default() };
     detach(py, || preprocess::encode_fingerprint(&input_dir, &options))
 }
 
