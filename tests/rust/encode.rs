@@ -21,6 +21,7 @@ use headwater::preprocess::{EncodeOptions, EncodeReport, encode, encode_fingerpr
 use headwater::{Database, Error, Key, KeyKind, RowId, TableId};
 use parquet::arrow::ArrowWriter;
 use parquet::data_type::{Int96, Int96Type};
+use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use proptest::prelude::*;
@@ -761,6 +762,40 @@ fn files_that_cannot_be_read_are_named() {
         let error = single(stype, array(BinaryArray::from(vec![b"2020-01-01".as_slice(), b"\xff"]))).error();
         assert!(error.contains("column `x`: row 1: bytes that are not UTF-8"), "{error}");
     }
+}
+
+#[test]
+fn a_footer_that_claims_billions_of_rows_is_not_believed() {
+    let input = single("numerical", ints(0..100));
+    let path = input.path().join("t.parquet");
+    let bytes = std::fs::read(&path).unwrap();
+    let footer = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+    let data = bytes.len() - 8 - u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize;
+    let rows = 3_000_000_000;
+    let described = footer.file_metadata();
+    let forged = FileMetaData::new(
+        described.version(),
+        rows,
+        None,
+        described.key_value_metadata().cloned(),
+        described.schema_descr_ptr(),
+        described.column_orders().cloned(),
+    );
+    let group = footer.row_group(0).clone().into_builder().set_num_rows(rows).build().unwrap();
+    let forged = ParquetMetaData::new(forged, vec![group]);
+    let mut file = bytes[..data].to_vec();
+    ParquetMetaDataWriter::new(&mut file, &forged).finish().unwrap();
+    std::fs::write(&path, file).unwrap();
+    let error = input.error();
+    assert!(error.contains("claims 3000000000 rows, but the pages of column `x` hold 100"), "{error}");
+}
+
+#[test]
+fn negative_keys_beside_unsigned_ones_are_refused() {
+    let input = Input::new(r#""t": {"primary_key": "x", "columns": {"x": {"stype": "identifier"}}}"#);
+    let keys = Decimal128Array::from(vec![-1, i128::from(u64::MAX)]).with_precision_and_scale(30, 0).unwrap();
+    let error = input.with("t.parquet", vec![("x", array(keys))]).error();
+    assert!(error.contains("negative keys beside keys above"), "{error}");
 }
 
 #[test]

@@ -14,6 +14,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Type as PhysicalType;
+use parquet::column::page::PageReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::SerializedPageReader;
 use rayon::prelude::*;
 
 use super::files::{PartFile, part_files};
@@ -30,6 +34,8 @@ const BATCH_CELLS: usize = 1 << 20;
 const BATCH_BYTES: usize = 64 << 20;
 /// Most rows of one batch.
 const BATCH_ROWS: usize = 1 << 16;
+/// Rows that a footer may claim before its pages are asked: memory is set aside by that number.
+const UNCHECKED_ROWS: usize = 1 << 22;
 /// Readers per row group; in wider tables a reader takes several columns.
 const MAX_READERS: usize = 64;
 
@@ -86,6 +92,9 @@ impl<'a> TableSource<'a> {
                 format!("more than {} rows, or row counts of the files that contradict each other", u32::MAX - 2);
             Error::schema(format!("table `{}`", table.name), message)
         })?;
+        if num_rows > UNCHECKED_ROWS {
+            parts.iter().try_for_each(|part| part.check_pages(table))?;
+        }
         let mut source = Self { table, num_rows, kinds: Vec::with_capacity(table.columns.len()), parts };
         for column in 0..table.columns.len() {
             let kind = source.column_kind(column)?;
@@ -280,6 +289,33 @@ impl Part {
         (i64::try_from(sum).ok() == Some(footer.file_metadata().num_rows())).then_some(sum)
     }
 
+    /// Compares the rows that the footer claims with what the pages of one column say.
+    fn check_pages(&self, table: &TableSchema) -> Result<()> {
+        let schema = self.metadata.parquet_schema();
+        let is_read = |leaf: usize| self.roots.contains(&Some(schema.get_column_root_idx(leaf)));
+        let is_flat = |leaf: usize| schema.column(leaf).max_rep_level() == 0;
+        let Some(leaf) = (0..schema.num_columns()).find(|&leaf| is_read(leaf) && is_flat(leaf)) else { return Ok(()) };
+        let file = File::open(&self.file.path).map_err(|source| Error::io(&self.file.path, source))?;
+        let file = Arc::new(file);
+        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let claimed = usize::try_from(group.num_rows()).unwrap_or(0);
+            let counted = guarded(|| rows_of_pages(&file, group.column(leaf), claimed))
+                .unwrap_or_else(|| Err(ParquetError::General("damaged page".into())));
+            let found = match counted {
+                Ok(rows) if rows == claimed => continue,
+                Ok(rows) => format!("the pages of column `{}` hold {rows}", schema.column(leaf).name()),
+                Err(error) => format!("the pages of column `{}` cannot be read: {error}", schema.column(leaf).name()),
+            };
+            let place = format!("table `{}`, file `{}`", table.name, self.file.name);
+            let remedy = "the file is damaged; write it again";
+            return Err(Error::schema(
+                place,
+                format!("row group {number} claims {claimed} rows, but {found}; {remedy}"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Warnings about columns of the file that the description does not mention.
     fn undescribed<'a>(&'a self, table: &'a TableSchema) -> impl Iterator<Item = String> + 'a {
         let described: std::collections::HashSet<&str> =
@@ -296,6 +332,21 @@ impl Part {
     }
 }
 
+/// Rows of a flat column by the headers of its data pages; stops once there are more than expected.
+fn rows_of_pages(file: &Arc<File>, column: &ColumnChunkMetaData, expected: usize) -> Result<usize, ParquetError> {
+    let mut pages = SerializedPageReader::new(Arc::clone(file), column, expected, None)?;
+    let mut rows = 0usize;
+    while let Some(page) = pages.peek_next_page()?
+        && rows <= expected
+    {
+        if !page.is_dict {
+            rows = rows.saturating_add(page.num_rows.or(page.num_levels).unwrap_or(0));
+        }
+        pages.skip_next_page()?;
+    }
+    Ok(rows)
+}
+
 /// The first position of each name and how often it occurs.
 fn first_and_count<'a>(names: impl Iterator<Item = &'a str>) -> std::collections::HashMap<&'a str, (usize, usize)> {
     let mut found = std::collections::HashMap::new();
@@ -310,7 +361,7 @@ fn read_footer(file: &PartFile, place: &str) -> Result<ArrowReaderMetadata> {
     let load = |skip| {
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(skip);
         guarded(|| ArrowReaderMetadata::load(&opened, options))
-            .unwrap_or_else(|| Err(parquet::errors::ParquetError::General("damaged footer".into())))
+            .unwrap_or_else(|| Err(ParquetError::General("damaged footer".into())))
     };
     load(false).or_else(|_| load(true)).map_err(|error| {
         let length = opened.metadata().map_or(0, |metadata| metadata.len());
@@ -420,7 +471,7 @@ impl<'a> Reader<'a> {
             .with_projection(mask)
             .with_batch_size(chunk.batch_rows);
         let inner = guarded(|| builder.build())
-            .unwrap_or_else(|| Err(parquet::errors::ParquetError::General("damaged description".into())))
+            .unwrap_or_else(|| Err(ParquetError::General("damaged description".into())))
             .map_err(|error| damaged(source, chunk, columns[0], &error.to_string()))?;
         Ok(Self { source, chunk, inner, columns: columns.to_vec(), order, rows_left: chunk.num_rows })
     }
