@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::decode::{categories, texts};
 use super::link::bad_cell;
+use super::memory::Memory;
 use super::source::TableSource;
 use super::vocabulary::{BatchTexts, Vocabulary};
 use super::{EncodeOptions, Progress, open_sources, pool, read_schema};
@@ -74,7 +75,7 @@ fn survey_in_pool(
     let mut warnings = Vec::new();
     let sources = open_sources(input, schema, &mut warnings)?;
     let tables = (0..sources.len()).map(|id| table(schema, id, &sources)).collect::<Result<_>>()?;
-    let mut vocabulary = Vocabulary::new();
+    let mut vocabulary = Vocabulary::new(&Memory::unlimited())?;
     for source in sources.iter().filter(|_| count_texts) {
         take_texts(source, &mut vocabulary, progress)?;
     }
@@ -83,13 +84,14 @@ fn survey_in_pool(
         let keys = source.table.columns.iter().filter(|column| column.foreign_key.is_some()).count() as u64;
         graph_bytes += keys * source.num_rows as u64 * (width(source.num_rows) + TIME_BYTES);
     }
-    let texts: Vec<String> = vocabulary
-        .ends()
-        .windows(2)
-        .map(|ends| String::from_utf8_lossy(&vocabulary.bytes()[ends[0] as usize..ends[1] as usize]).into_owned())
-        .collect();
+    let mut text = Vec::new();
+    let copied = (0..vocabulary.len()).map(|id| {
+        vocabulary.copy(id, &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let texts: Vec<String> = copied.collect();
     // texts are compressed to about half
-    let text_bytes = (vocabulary.bytes().len() + 4 * vocabulary.ends().len()) as u64 / 2;
+    let text_bytes = texts.iter().map(|text| text.len() as u64 + 4).sum::<u64>() / 2;
     Ok((Survey { tables, num_texts: texts.len() as u32, text_bytes, graph_bytes, warnings }, texts))
 }
 
