@@ -131,7 +131,9 @@ impl Vocabulary {
 
     /// Brings closer what looking up these hashes will touch: the slots, the ends and the bytes, one after the other.
     fn ask_for(&self, hashes: &[u64]) {
-        hashes.iter().for_each(|&hash| self.known.prefetch(hash));
+        for &hash in hashes {
+            self.known.prefetch(hash);
+        }
         let mut guesses = [None; LOOK_AHEAD];
         for (guess, &hash) in guesses.iter_mut().zip(hashes) {
             *guess = self.known.guess(hash);
@@ -204,7 +206,9 @@ impl Categories {
     fn set(&mut self, ids: &[u32]) {
         let words = ids.iter().max().map_or(0, |&last| last as usize / 64 + 1);
         self.bits.resize(self.bits.len().max(words), 0);
-        ids.iter().for_each(|&id| self.bits[id as usize / 64] |= 1 << (id % 64));
+        for &id in ids {
+            self.bits[id as usize / 64] |= 1 << (id % 64);
+        }
     }
 
     fn compact(&mut self) {
