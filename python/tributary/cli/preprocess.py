@@ -66,6 +66,15 @@ def preprocess(
         int,
         typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core. Same result for any."),
     ] = 0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GiB",
+            help="Keys, links, times and texts beyond this go to scratch files beside OUT; by default a quarter of the"
+            " free memory. Same result for any.",
+        ),
+    ] = None,
     sql_time_limit: Annotated[
         float, typer.Option(min=0.1, help="Seconds the query of one task may take.", rich_help_panel=_SQL)
     ] = 30.0,
@@ -105,6 +114,7 @@ task are described in documentation/data_model.md.
     options = PreprocessOptions(
         metadata=metadata,
         threads=threads,
+        memory=None if memory is None else int(memory * 2**30),
         strict=strict,
         stats_until=stats_until,
         force=force,

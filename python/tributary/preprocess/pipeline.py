@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tributary import _headwater
 from tributary.embed import Embedder, default_embedder
@@ -46,6 +47,10 @@ class PreprocessOptions:
 
     threads: int = 0
     """Threads of the encode stage; 0 takes every core. The result does not depend on it."""
+
+    memory: int | None = None
+    """Bytes of keys, links, times and texts the encode stage keeps in memory; what is more goes to scratch files. None:
+    a quarter of what is free. The result does not depend on it."""
 
     strict: bool = False
     """A foreign key without its row is an error instead of a counted null."""
@@ -244,6 +249,7 @@ class _Run:
         return reused
 
     def _encode(self, staging: Staging, record: StageRecord) -> None:
+        limits: dict[str, Any] = {} if self._options.memory is None else {"memory": self._options.memory}
         with self._stage(ENCODE):
             report = _headwater.encode(
                 self._input_dir,
@@ -252,6 +258,7 @@ class _Run:
                 threads=self._options.threads,
                 strict=self._options.strict,
                 stats_until=self._options.stats_until,
+                **limits,
                 progress=lambda table, done, total: self._watcher.progress(table, done, total, "rows"),
             )
             record.finish(ENCODE, self._expected[ENCODE])
