@@ -181,7 +181,12 @@ def predict_split(
         units, class text, or boolean; label null where unknown), `probability` (boolean: of true; categorical: of the
         predicted class).
     """
-    options = {"batch_size": batch_size, "max_seeds": max_seeds, "seeds": seeds, "database_cutoff": database_cutoff}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_seeds": max_seeds,
+        "seeds": seeds,
+        "database_cutoff": database_cutoff,
+    }
     tables = list(_predicted_tables(run, task, split, progress=progress, **options))
     return pa.concat_tables(tables) if tables else _schema(run, find_task(run.manifest, task)).empty_table()
 
@@ -205,7 +210,12 @@ def write_predictions(
     """
     out_parquet = Path(out_parquet)
     partial = out_parquet.with_name(f".{out_parquet.name}.partial")
-    options = {"batch_size": batch_size, "max_seeds": max_seeds, "seeds": seeds, "database_cutoff": database_cutoff}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "max_seeds": max_seeds,
+        "seeds": seeds,
+        "database_cutoff": database_cutoff,
+    }
     num_rows = 0
     out_parquet.parent.mkdir(parents=True, exist_ok=True)
     try:

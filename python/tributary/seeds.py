@@ -172,7 +172,10 @@ def _file(path: Path) -> pa.Table:
 
 
 def _plain(keys: Any) -> list[Any]:
-    return keys.to_pylist() if isinstance(keys, (pa.Array, pa.ChunkedArray)) else np.asarray(keys, object).tolist()
+    values: list[Any] = (
+        keys.to_pylist() if isinstance(keys, (pa.Array, pa.ChunkedArray)) else np.asarray(keys, object).tolist()
+    )
+    return values
 
 
 def _rows(database: Database, table: Mapping[str, Any], keys: list[Any]) -> np.ndarray:
