@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-_UNITS_US = {
+UNITS_US = {
     "second": 1_000_000,
     "minute": 60_000_000,
     "hour": 3_600_000_000,
     "day": 86_400_000_000,
     "week": 604_800_000_000,
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Microseconds of the units of durations."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def duration_us(value: str | int | timedelta) -> int:
@@ -38,10 +40,10 @@ def duration_us(value: str | int | timedelta) -> int:
             raise ValueError(f"duration {value}: expected at least 0 microseconds")
         return value
     found = re.fullmatch(r"\s*(\d+)\s*([a-z]+?)s?\s*", str(value).lower())
-    if found is None or found[2] not in _UNITS_US:
-        units = ", ".join(f"{unit}s" for unit in _UNITS_US)
+    if found is None or found[2] not in UNITS_US:
+        units = ", ".join(f"{unit}s" for unit in UNITS_US)
         raise ValueError(f'duration {value!r}: expected a whole number and a unit ({units}), such as "90 days"')
-    return int(found[1]) * _UNITS_US[found[2]]
+    return int(found[1]) * UNITS_US[found[2]]
 
 
 def moment_us(value: Any) -> int:
@@ -64,9 +66,9 @@ def moment_us(value: Any) -> int:
             raise ValueError(f'moment {value!r}: expected ISO 8601, such as "2024-06-01 12:00"') from None
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return (aware - _EPOCH) // timedelta(microseconds=1)
+        return (aware - EPOCH) // timedelta(microseconds=1)
     if isinstance(value, date):
-        return (value - _EPOCH.date()).days * _UNITS_US["day"]
+        return (value - EPOCH.date()).days * UNITS_US["day"]
     if isinstance(value, np.datetime64) and not np.isnat(value):
         return int(value.astype("datetime64[us]").astype(np.int64))
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):

@@ -13,8 +13,9 @@ import yaml
 from tributary import Database
 from tributary.errors import SchemaError
 from tributary.metadata import Description
+from tributary.moments import moment_us
 from tributary.preprocess import PreprocessOptions, plan, preprocess
-from tributary.preprocess.moments import Round, duration_us, interval_text, rounds, time_us
+from tributary.preprocess.moments import Round, duration_us, interval_text, rounds
 
 DAY = 86_400_000_000
 _STYPES = {"binary_classification": "boolean", "regression": "numerical"}
@@ -133,18 +134,18 @@ def _moments(parts: list[Round]) -> dict[str | None, list[str]]:
 
 def test_the_moments_are_those_of_relbench(shop) -> None:
     _task(shop, num_eval_timestamps=5)
-    parts = rounds(_parsed(shop), time_us("2020-01-05"), time_us("2020-02-29 12:00:00"))
+    parts = rounds(_parsed(shop), moment_us("2020-01-05"), moment_us("2020-02-29 12:00:00"))
     assert _moments(parts) == {
         "train": ["2020-01-11", "2020-01-18", "2020-01-25"],
         "val": ["2020-02-01"],  # a second window would end after `test`
         "test": ["2020-02-12", "2020-02-19"],  # a third one after the last time
     }
-    assert [part.until_us for part in parts] == [time_us("2020-02-12"), time_us("2020-02-12"), None]
+    assert [part.until_us for part in parts] == [moment_us("2020-02-12"), moment_us("2020-02-12"), None]
 
 
 def test_validation_and_test_are_asked_once_unless_told_otherwise(shop) -> None:
     _task(shop)
-    parts = rounds(_parsed(shop), time_us("2020-01-05"), time_us("2020-03-31"))
+    parts = rounds(_parsed(shop), moment_us("2020-01-05"), moment_us("2020-03-31"))
     assert _moments(parts)["test"] == ["2020-02-12"]
 
 
@@ -161,12 +162,12 @@ def test_validation_and_test_are_asked_once_unless_told_otherwise(shop) -> None:
 )
 def test_moments_of_ones_own(shop, timestamps: Any, expected: dict[str, list[str]]) -> None:
     _task(shop, timestamps=timestamps)
-    assert _moments(rounds(_parsed(shop), time_us("2020-01-02"), time_us("2020-03-01"))) == expected
+    assert _moments(rounds(_parsed(shop), moment_us("2020-01-02"), moment_us("2020-03-01"))) == expected
 
 
 def test_without_split_times_there_is_one_round(shop) -> None:
     _task(shop, timestamps=["2020-01-20", "2020-02-20"], split=None)
-    assert rounds(_parsed(shop), None, None) == [Round([time_us("2020-01-20"), time_us("2020-02-20")])]
+    assert rounds(_parsed(shop), None, None) == [Round([moment_us("2020-01-20"), moment_us("2020-02-20")])]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tributary.errors import SchemaError
 from tributary.metadata import Description, TaskDescription
-from tributary.preprocess.moments import duration_us, interval_text, rounds, time_us
+from tributary.moments import moment_us
+from tributary.preprocess.moments import duration_us, interval_text, rounds
 from tributary.preprocess.progress import Watcher
 from tributary.preprocess.sql_engine import Entities, SqlEngine, SqlLimits
 
@@ -116,7 +117,7 @@ class LabelQueries:
         task = query.task
         assert task.anchor_key is not None
         parts = rounds(task, *self._extent(task))
-        test_us = None if task.split is None else time_us(task.split["test"])
+        test_us = None if task.split is None else moment_us(task.split["test"])
         key = self._primary_keys[task.anchor_table]
         entities = Entities(task.anchor_key, task.anchor_table, key, test_us)
         left_out = self._engine.run_rounds(task.name, query.text, columns, query.output, parts, entities)

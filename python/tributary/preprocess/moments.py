@@ -14,21 +14,13 @@ Source: RelBench (arXiv:2407.20060) and its package, `BaseTask`. Labels of train
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from tributary.errors import SchemaError
 from tributary.metadata import TaskDescription
+from tributary.moments import EPOCH, UNITS_US, moment_us
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _MAX_MOMENTS = 10_000_000
-_UNITS_US = {
-    "second": 1_000_000,
-    "minute": 60_000_000,
-    "hour": 3_600_000_000,
-    "day": 86_400_000_000,
-    "week": 604_800_000_000,
-}
 _DURATION = re.compile(r"(\d+) (second|minute|hour|day|week)s(?: (\d+):(\d+):(\d+)(?:\.(\d{6}))?)?")
 
 
@@ -46,11 +38,6 @@ class Round:
     """Rows of later times are hidden from it; None hides none."""
 
 
-def time_us(text: str) -> int:
-    """A time of a normalised description in microseconds since 1970."""
-    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-
-
 def duration_us(text: str) -> int:
     """A duration of a normalised description in microseconds."""
     if text == "0":
@@ -59,12 +46,12 @@ def duration_us(text: str) -> int:
     assert found is not None, f"the native module wrote the duration {text!r}"
     number, unit, hours, minutes, seconds, micros = found.groups(default="0")
     clock = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
-    return int(number) * _UNITS_US[unit] + clock * 1_000_000 + int(micros)
+    return int(number) * UNITS_US[unit] + clock * 1_000_000 + int(micros)
 
 
 def interval_text(window_us: int) -> str:
     """A duration as RelBench writes it into a query, for `INTERVAL '...'`."""
-    days, rest = divmod(window_us, _UNITS_US["day"])
+    days, rest = divmod(window_us, UNITS_US["day"])
     seconds, micros = divmod(rest, 1_000_000)
     clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     return f"{days} days {clock}" + (f".{micros:06}" if micros else "")
@@ -91,7 +78,7 @@ def rounds(task: TaskDescription, first_us: int | None, last_us: int | None) -> 
     moments = _listed(task, first_us, last_us)
     if split is None:
         return [Round(moments)]
-    val_us, test_us = time_us(split["val"]), time_us(split["test"])
+    val_us, test_us = moment_us(split["val"]), moment_us(split["test"])
     parts = {
         "train": ([t for t in moments if t < val_us], test_us),
         "val": ([t for t in moments if val_us <= t < test_us], test_us),
@@ -105,7 +92,7 @@ def _relbench_rounds(task: TaskDescription, first_us: int | None, last_us: int |
     assert task.timedelta is not None
     first_us, last_us = _known(task, "first", first_us), _known(task, "last", last_us)
     window = duration_us(task.timedelta)
-    val_us, test_us = time_us(task.split["val"]), time_us(task.split["test"])
+    val_us, test_us = moment_us(task.split["val"]), moment_us(task.split["test"])
     most = task.num_eval_timestamps or 1
     if window > test_us - val_us:
         raise SchemaError(
@@ -137,14 +124,14 @@ def _listed(task: TaskDescription, first_us: int | None, last_us: int | None) ->
     """The moments a task names itself."""
     timestamps = task.timestamps
     if isinstance(timestamps, list):
-        return [time_us(text) for text in timestamps]
+        return [moment_us(text) for text in timestamps]
     assert timestamps is not None
     start, end, step = timestamps["start"], timestamps["end"], timestamps["every"]
     assert step is not None
     every = duration_us(step)
-    start_us = _known(task, "first", first_us) if start is None else time_us(start)
+    start_us = _known(task, "first", first_us) if start is None else moment_us(start)
     window = 0 if task.timedelta is None else duration_us(task.timedelta)
-    end_us = _known(task, "last", last_us) - window if end is None else time_us(end)
+    end_us = _known(task, "last", last_us) - window if end is None else moment_us(end)
     if end_us < start_us:
         raise SchemaError(
             f"task `{task.name}`, `timestamps`: from {_text(start_us)} to {_text(end_us)} there is no moment;"
@@ -173,7 +160,7 @@ def _known(task: TaskDescription, which: str, value: int | None) -> int:
 
 def _text(moment_us: int) -> str:
     try:
-        text = str((_EPOCH + timedelta(microseconds=moment_us)).replace(tzinfo=None))
+        text = str((EPOCH + timedelta(microseconds=moment_us)).replace(tzinfo=None))
     except OverflowError:
         return f"{moment_us} microseconds from 1970 on"
     return text.removesuffix(" 00:00:00")
