@@ -13,6 +13,7 @@ mod database;
 pub mod embed;
 mod error;
 pub mod format;
+mod guard;
 mod ids;
 pub mod inspect;
 mod manifest;

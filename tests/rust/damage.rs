@@ -128,7 +128,10 @@ fn use_all(root: &Path) {
         let tasks = vec!["kind".to_owned()];
         let config = SamplerConfig { tasks, split: Split::All, seq_len: 64, null_cells, ..SamplerConfig::default() };
         if let Ok(sampler) = Sampler::new(&database, SamplerConfig { threads: 0, prefetch: 0, ..config }) {
-            let _ = (sampler.batch(0), sampler.explain(0).map(|explanation| explanation.render()));
+            let _ = sampler.batch(0);
+            for position in 0..8 {
+                let _ = sampler.explain(position).map(|explanation| explanation.render());
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use arrow_schema::{DataType, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 
-use super::guard::guarded;
+use crate::guard::guarded;
 
 /// Looks for a moment of the column at `root` that does not fit into microseconds; answers its row.
 ///

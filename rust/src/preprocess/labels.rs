@@ -3,7 +3,6 @@
 //! It is read like any table, under the name of the task, so that a label means what a cell of the same type means.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::{Array, ArrayRef};
@@ -19,6 +18,7 @@ use super::source::TableSource;
 use super::vocabulary::{BatchTexts, NO_TEXT, Vocabulary};
 use crate::database::Key;
 use crate::error::{Error, Result, suggestion};
+use crate::guard::guarded;
 use crate::manifest::{KeyKind, TableManifest};
 use crate::schema::{ColumnSchema, TableSchema, TaskSchema};
 use crate::stype::Stype;
@@ -265,7 +265,7 @@ fn column(name: &str, stype: Stype) -> ColumnSchema {
 fn fields(path: &Path) -> Result<Option<SchemaRef>> {
     let file = File::open(path).map_err(|source| Error::io(path, source))?;
     let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::new());
-    let metadata = catch_unwind(AssertUnwindSafe(load)).ok().and_then(Result::ok);
+    let metadata = guarded(load).and_then(Result::ok);
     Ok(metadata.map(|metadata| metadata.schema().clone()))
 }
 

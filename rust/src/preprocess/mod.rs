@@ -12,7 +12,6 @@ mod encodings;
 mod files;
 mod fingerprint;
 mod graph;
-mod guard;
 mod int96;
 mod keys;
 mod kind;

@@ -21,10 +21,10 @@ use parquet::file::reader::SerializedPageReader;
 use rayon::prelude::*;
 
 use super::files::{PartFile, part_files};
-use super::guard::guarded;
 use super::int96::first_beyond;
 use super::kind::ValueKind;
 use crate::error::{Error, Result, suggestion};
+use crate::guard::guarded;
 use crate::schema::{ColumnSchema, TableSchema};
 use crate::stype::Stype;
 

@@ -18,7 +18,6 @@ mod seeds;
 mod stream;
 mod temporal;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
@@ -32,6 +31,7 @@ pub use temporal::END_OF_TIME;
 
 use crate::database::{Database, View};
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use context::Walker;
 use plan::{Quotas, TaskPlan};
 use seeds::SeedOrder;
@@ -101,7 +101,7 @@ impl Core {
 
     /// Runs a walk; an index that points outside of its array is the database's fault.
     fn guard<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
-        catch_unwind(AssertUnwindSafe(work)).map_err(|_| self.damaged())
+        guarded(work).ok_or_else(|| self.damaged())
     }
 
     /// An index pointed outside of its array: the content contradicts itself though every header is sound.

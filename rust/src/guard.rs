@@ -1,4 +1,5 @@
-//! Damaged parquet files make the parquet crate panic here and there; a reader turns that into an error.
+//! Damaged input may panic deep in a reader: the parquet crate at a bad page, a walk at an index outside of its array.
+//! Whoever knows what was read turns that into an error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,11 +9,11 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `read`; `None` when it panicked, of which nothing is printed.
+/// Runs `work`; `None` when it panicked, of which nothing is printed.
 ///
 /// The first call puts a hook before the program's own that keeps silent on guarded threads and passes everything
 /// else on.
-pub(super) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let program = std::panic::take_hook();
@@ -23,7 +24,7 @@ pub(super) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     let outer = IS_GUARDED.replace(true);
-    let done = catch_unwind(AssertUnwindSafe(read)).ok();
+    let done = catch_unwind(AssertUnwindSafe(work)).ok();
     IS_GUARDED.set(outer);
     done
 }
