@@ -62,4 +62,4 @@ def inspect(
 def _print(text: str) -> None:
     """Prints the text in the stream's encoding; what it cannot write becomes `?`."""
     encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(text.encode(encoding, "replace"), nl=False)
+    typer.echo(text.encode(encoding, "replace").decode(encoding), nl=False)
