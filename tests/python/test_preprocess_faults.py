@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -47,14 +46,9 @@ def test_a_full_disk_is_an_error_and_keeps_the_old_output(shop, tmp_path: Path, 
     before = _digest(tmp_path / "db")
     shop.tables["products"]["price"] = [9.0] * 5
     shop.write()
-    result = subprocess.run(
-        [*_COMMAND, shop.folder, tmp_path / "db", "--force"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    small_disk = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    command = [sys.executable, "-c", small_disk + _COMMAND[2], *_COMMAND[3:], shop.folder, tmp_path / "db", "--force"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert "file too large" in result.stderr.lower()

@@ -194,19 +194,15 @@ def test_hard_limits_of_the_user_are_kept(shop, tmp_path: Path) -> None:
     import subprocess
     import sys
 
+    limits = {resource.RLIMIT_FSIZE: 1 << 20, resource.RLIMIT_CPU: 50, resource.RLIMIT_AS: 3 << 30}
     script = (
-        "import sys; from pathlib import Path; from tributary.preprocess.sql_engine import SqlEngine, SqlLimits\n"
+        "import resource, sys; from pathlib import Path; from tributary.preprocess.sql_engine import SqlEngine, SqlLimits\n"
+        f"for what, limit in {limits}.items(): resource.setrlimit(what, (limit, limit))\n"
         "with SqlEngine({}, Path(sys.argv[1]), SqlLimits()) as engine:\n"
         "    print(engine.check('t', 'SELECT 1 AS one').columns)"
     )
-    limits = {resource.RLIMIT_FSIZE: 1 << 20, resource.RLIMIT_CPU: 50, resource.RLIMIT_AS: 3 << 30}
-
-    def lower() -> None:
-        for what, limit in limits.items():
-            resource.setrlimit(what, (limit, limit))
-
     command = [sys.executable, "-c", script, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=lower)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == "(('one', 'INTEGER'),)\n", result.stderr
 
 

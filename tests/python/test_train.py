@@ -142,8 +142,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path,
 
 
 def _renamed(init):
-    def wrapped(self, path):
-        init(self, path)
+    def wrapped(self, path, **options):
+        init(self, path, **options)
         self.build_id = "b2"
 
     return wrapped
