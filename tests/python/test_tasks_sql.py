@@ -196,7 +196,8 @@ def test_hard_limits_of_the_user_are_kept(shop, tmp_path: Path) -> None:
 
     limits = {resource.RLIMIT_FSIZE: 1 << 20, resource.RLIMIT_CPU: 50, resource.RLIMIT_AS: 3 << 30}
     script = (
-        "import resource, sys; from pathlib import Path; from tributary.preprocess.sql_engine import SqlEngine, SqlLimits\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from tributary.preprocess.sql_engine import SqlEngine, SqlLimits\n"
         f"for what, limit in {limits}.items(): resource.setrlimit(what, (limit, limit))\n"
         "with SqlEngine({}, Path(sys.argv[1]), SqlLimits()) as engine:\n"
         "    print(engine.check('t', 'SELECT 1 AS one').columns)"
