@@ -36,16 +36,16 @@ def inspect(
 
     Example: tributary inspect data/processed/shop --row orders 17
     """
-    from tributary.inspect import answer, write_page
+    from tributary import Database
 
+    found = Database(database)
     if html is not None:
         if as_json or vocabulary or any(asked is not None for asked in (pattern, table, column, row, task)):
             raise ValueError("--html writes a page of the whole database; give it alone or with --full")
-        write_page(database, html, full=full)
+        html.write_text(found.page(full=full), encoding="utf-8", newline="\n")
         text = f"{html}\n"
     else:
-        text = answer(
-            database,
+        text = found.inspect(
             table=table,
             column=column,
             row=row,
@@ -54,7 +54,7 @@ def inspect(
             pattern=pattern,
             limit=limit,
             full=full,
-            as_json=as_json,
+            json=as_json,
         )
     _print(text)
 

@@ -64,7 +64,7 @@ pub fn answer(database: &Database, options: &Options) -> Result<String> {
         return finish(options, &found, || text::row(&found));
     }
     if let Some(name) = &options.task {
-        let found = task::summarise(database, find_task(database, name)?)?;
+        let found = task::summarise(database, find_task(database, name)?);
         return finish(options, &found, || text::task(&found));
     }
     if options.vocabulary {

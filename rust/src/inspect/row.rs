@@ -124,12 +124,13 @@ pub(super) fn category(database: &Database, column: &str, stype: Stype, id: u32)
         let what = format!("column `{column}` holds vocabulary id {id}, there are {num_texts} texts");
         return Err(Error::format(database.path(), what));
     }
-    let mut text = database.text(id)?;
+    Ok(value_of(column, stype, &database.text(id)?).to_owned())
+}
+
+/// The user's value within a text of the vocabulary: of a category what follows `<column> is `.
+pub(super) fn value_of<'t>(column: &str, stype: Stype, text: &'t str) -> &'t str {
     let value = text.strip_prefix(column).and_then(|rest| rest.strip_prefix(" is "));
-    if let Some(len) = value.filter(|_| stype == Stype::Categorical).map(str::len) {
-        text.drain(..text.len() - len);
-    }
-    Ok(text)
+    value.filter(|_| stype == Stype::Categorical).unwrap_or(text)
 }
 
 /// A primary key as JSON, null for none.

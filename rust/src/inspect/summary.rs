@@ -157,7 +157,7 @@ impl Summary {
             build_id: manifest.build_id.clone(),
             format_version: manifest.format_version,
             tables: tables.map(|(table, found)| table_summary(table, found, &bytes, fan_out, database)).collect(),
-            tasks: manifest.tasks.iter().map(|task| task::summarise(database, task)).collect::<Result<_>>()?,
+            tasks: manifest.tasks.iter().map(|task| task::summarise(database, task)).collect(),
             vocabulary: manifest.vocabulary,
             num_texts: manifest.vocabulary.num_texts,
             embedder: manifest.embedder.clone(),

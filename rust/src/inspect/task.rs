@@ -1,24 +1,18 @@
 //! One task: what it asks, its seeds per split, and how their labels are spread.
 
-use std::collections::BTreeMap;
-
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::binning::{Histogram, NumberBins};
-use super::column::{TopValues, top_values};
+use super::column::{TopValues, ValueCount};
 use super::number::Decoded;
-use super::row::category;
-use super::scan::join;
+use super::row::{category, value_of};
 use crate::database::{Database, TaskView};
 use crate::error::{Error, Result};
-use crate::manifest::{LabelStatistics, SPLITS, SplitCounts, TaskKind, TaskManifest};
+use crate::manifest::{ClassCount, LabelStatistics, SPLITS, SplitCounts, SplitPreview, TaskKind, TaskManifest};
 use crate::stype::Stype;
 use crate::timestamp;
-
-/// Most frequent classes a preview shows.
-const NUM_TOP: usize = 10;
 
 /// One task.
 #[derive(Clone, Debug, Serialize)]
@@ -103,8 +97,8 @@ pub struct Preview {
     pub top: Option<TopValues>,
 }
 
-/// Reads the seeds of a task once.
-pub(super) fn summarise(database: &Database, task: &TaskManifest) -> Result<TaskSummary> {
+/// What the manifest says of a task, with histograms of its labels.
+pub(super) fn summarise(database: &Database, task: &TaskManifest) -> TaskSummary {
     let (manifest, view) = (database.manifest(), database.task(task.id));
     let removed = manifest.tables.iter().flat_map(|table| table.columns.iter().map(move |column| (table, column)));
     let mut summary = TaskSummary {
@@ -133,13 +127,8 @@ pub(super) fn summarise(database: &Database, task: &TaskManifest) -> Result<Task
         warnings: task.warnings.clone(),
     };
     let noted = [&task.preview.train, &task.preview.val, &task.preview.test];
-    for ((code, split), noted) in SPLITS.into_iter().enumerate().zip(noted) {
-        let seeds: Vec<usize> = (0..view.rows.len()).filter(|&seed| usize::from(view.splits[seed]) == code).collect();
-        if seeds.is_empty() {
-            continue;
-        }
-        let mut preview = preview(database, task, view, &seeds)?;
-        preview.nulls += noted.nulls;
+    for ((code, split), noted) in SPLITS.into_iter().enumerate().zip(noted).filter(|(_, noted)| noted.rows > 0) {
+        let preview = preview(task, view, code, noted);
         summary
             .time_ranges
             .insert(split, preview.min_time.clone().zip(preview.max_time.clone()).map(<[String; 2]>::from));
@@ -148,76 +137,54 @@ pub(super) fn summarise(database: &Database, task: &TaskManifest) -> Result<Task
         }
         summary.previews.insert(split, preview);
     }
-    Ok(summary)
+    summary
 }
 
-fn preview(database: &Database, task: &TaskManifest, view: TaskView<'_>, seeds: &[usize]) -> Result<Preview> {
-    let times = seeds.iter().map(|&seed| view.times[seed]).filter(|&time| time != i64::MAX);
-    let range = times.fold(None, |ends, time| join(ends, Some((time, time))));
-    let labelled: Vec<usize> = seeds.iter().copied().filter(|&seed| view.is_null[seed] == 0).collect();
-    let mut preview = Preview {
-        rows: seeds.len() as u64,
-        nulls: (seeds.len() - labelled.len()) as u64,
-        min_time: range.map(|(first, _)| timestamp::format(first)),
-        max_time: range.map(|(_, last)| timestamp::format(last)),
-        ..Preview::default()
+/// What preprocessing noted of a split, as people and programs read it, and the histogram of numerical labels.
+fn preview(task: &TaskManifest, view: TaskView<'_>, code: usize, noted: &SplitPreview) -> Preview {
+    let numbers = noted.quantiles.map(|found| found.map(|number| json!(scaled(task, number).shortest())));
+    let moments = noted.quantiles_us.map(|found| found.map(|moment| json!(timestamp::format(moment))));
+    Preview {
+        rows: noted.rows,
+        nulls: noted.nulls,
+        min_time: noted.min_time_us.map(timestamp::format),
+        max_time: noted.max_time_us.map(timestamp::format),
+        base_rate: noted.base_rate,
+        mean: noted.mean,
+        std: noted.std,
+        histogram: numbers.is_some().then(|| histogram(task, view, code)).flatten(),
+        quantiles: numbers.or(moments),
+        top: (!noted.classes.is_empty()).then(|| top(task, noted)),
+    }
+}
+
+/// The classes that preprocessing noted, without the name of the column before them.
+fn top(task: &TaskManifest, noted: &SplitPreview) -> TopValues {
+    let value = |class: &ClassCount| {
+        let text = value_of(&task.target_column, task.target_stype, &class.value);
+        ValueCount { value: json!(text), count: class.count }
     };
-    if labelled.is_empty() {
-        return Ok(preview);
-    }
-    match task.target_stype {
-        Stype::Boolean => {
-            let positive = labelled.iter().filter(|&&seed| view.values[seed] > 0.5).count();
-            preview.base_rate = Some(positive as f64 / labelled.len() as f64);
-        }
-        Stype::Numerical => spread(task, view, &labelled, &mut preview),
-        Stype::Timestamp => {
-            let mut times: Vec<i64> = labelled.iter().map(|&seed| view.label_times[seed]).collect();
-            times.sort_unstable();
-            preview.quantiles = Some(quantiles(&times, |&time| Value::String(timestamp::format(time))));
-        }
-        Stype::Categorical | Stype::Text => {
-            let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-            for &seed in &labelled {
-                *counts.entry(view.vocab[seed]).or_default() += 1;
-            }
-            preview.top = Some(top_values(
-                database,
-                &task.target_column,
-                task.target_stype,
-                counts.into_iter().collect(),
-                NUM_TOP,
-            )?);
-        }
-        Stype::Identifier => {}
-    }
-    Ok(preview)
+    let shown: u64 = noted.classes.iter().map(|class| class.count).sum();
+    TopValues { values: noted.classes.iter().map(value).collect(), others: noted.rows.saturating_sub(shown) }
 }
 
-fn spread(task: &TaskManifest, view: TaskView<'_>, labelled: &[usize], preview: &mut Preview) {
+/// A label in the user's units, with the precision its z-score carries.
+fn scaled(task: &TaskManifest, label: f64) -> Decoded {
     let LabelStatistics { mean, std } = task.statistics;
-    let mut labels: Vec<Decoded> = labelled.iter().map(|&seed| Decoded::label(view.values[seed], mean, std)).collect();
+    Decoded::label(if std > 0.0 { ((label - mean) / std) as f32 } else { 0.0 }, mean, std)
+}
+
+fn histogram(task: &TaskManifest, view: TaskView<'_>, code: usize) -> Option<Histogram> {
+    let LabelStatistics { mean, std } = task.statistics;
+    let of_split = (0..view.rows.len()).filter(|&seed| usize::from(view.splits[seed]) == code);
+    let mut labels: Vec<Decoded> = of_split.map(|seed| Decoded::label(view.values[seed], mean, std)).collect();
     labels.sort_unstable_by(|left, right| left.value.total_cmp(&right.value));
-    let count = labels.len() as f64;
-    let center = labels.iter().map(|label| label.value / count).sum::<f64>();
-    let variance = labels.iter().map(|label| (label.value - center).powi(2) / count).sum::<f64>();
-    preview.mean = Some(center);
-    preview.std = Some(variance.sqrt());
-    preview.quantiles = Some(quantiles(&labels, |label| json!(label.shortest())));
-    let (least, most) = (labels[0].shortest(), labels[labels.len() - 1].shortest());
+    let (least, most) = (labels.first()?.shortest(), labels.last()?.shortest());
     let mut bins = NumberBins::new(least, most);
     for &label in &labels {
         bins.add(label);
     }
-    preview.histogram = bins.finish();
-}
-
-/// Nearest ranks of sorted values, of which there is at least one.
-fn quantiles<T>(sorted: &[T], show: impl Fn(&T) -> Value) -> [Value; 7] {
-    [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0].map(|share: f64| {
-        let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
-        show(&sorted[rank - 1])
-    })
+    bins.finish()
 }
 
 /// The label of a seed in the user's units, null for none.
