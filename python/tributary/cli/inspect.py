@@ -36,7 +36,7 @@ def inspect(
 
     Example: tributary inspect data/processed/shop --row orders 17
     """
-    from tributary import Database
+    from tributary._headwater import Database
 
     found = Database(database)
     if html is not None:
