@@ -247,6 +247,7 @@ def test_settings_come_from_the_environment() -> None:
         assert KEY not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_preprocess_through_an_endpoint(shop, tmp_path: Path, tributary_command) -> None:
     faults = [FAULTS[name] for name in ("429", "500", "half a body", "short", "reordered", "floats")]
     with FaultyEndpoint(*faults) as server:

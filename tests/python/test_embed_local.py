@@ -140,6 +140,7 @@ def _instructions_here() -> set[str]:
     return {name for name, needed in {"avx512": {"avx512f"}, "avx2": {"avx2", "fma"}}.items() if needed <= flags}
 
 
+@pytest.mark.slow
 def test_jax_agrees_to_rounding(vectors: np.ndarray) -> None:
     in_jax = LocalEmbedder(384, device="jax")
     np.testing.assert_allclose(in_jax.embed(TEXTS), vectors, atol=2e-6)

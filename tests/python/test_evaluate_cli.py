@@ -41,6 +41,7 @@ def call(*arguments: str) -> int:
     return int(raised.value.code or 0)
 
 
+@pytest.mark.slow
 def test_evaluate_prints_tables_and_verdicts_and_keeps_them(run_dir, capfd):
     assert call("evaluate", run_dir) == 0
     out = capfd.readouterr().out

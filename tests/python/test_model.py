@@ -160,6 +160,7 @@ def test_what_hidden_cells_say_never_reaches_the_output(predict):
     assert np.abs(predict(shown) - predict(batch)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["column", "feature", "neighbor"])
 def test_a_forbidden_cell_has_exactly_zero_gradient(kind):
     batch = synthetic_batch(4).device_fields()
@@ -207,6 +208,7 @@ class _CapturedError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_gradient(model):
     batch = synthetic_batch(5, batch_size=8, null_cells=True).device_fields()
     graphdef, state = nnx.split(model)

@@ -37,6 +37,7 @@ def _digest(folder: Path) -> str:
 # ---- a full disk ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1 << 10, 6 << 10, 10 << 10])
 def test_a_full_disk_is_an_error_and_keeps_the_old_output(shop, tmp_path: Path, limit: int) -> None:
     """No file may grow beyond the limit, as if the disk ended there: in each stage another file meets it."""
@@ -112,6 +113,7 @@ def test_a_second_run_names_the_first(shop, tmp_path: Path, tributary_command) -
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(4))
 def test_a_killed_run_is_continued_to_the_same_bytes(shop, tmp_path: Path, moment: int) -> None:
     shop.write()

@@ -120,6 +120,7 @@ def _check_predictions(run_dir, tmp_path):
         predict_split(run, "bolean", "test")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeSampler, "poisoned_step", 1)  # the second batch of the first of four tasks
     with pytest.raises(TrainingError, match=r"step 4: loss nan.*\(task id, seed index\)"):
@@ -149,6 +150,7 @@ def _renamed(init):
     return wrapped
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_training_with_a_small_learning_rate(tmp_path, monkeypatch):
     seconds = itertools.count()
     monkeypatch.setattr("tributary.journal.time", types.SimpleNamespace(perf_counter=lambda: next(seconds) / 10))
