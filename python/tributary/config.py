@@ -7,6 +7,7 @@ Described in `documentation/training.md`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 AttentionKind = Literal["column", "feature", "neighbor", "full"]
 ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
+
+ModelKind = Literal["transformer"]
 
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
@@ -99,6 +102,7 @@ class ModelConfig(_Section):
     """Sizes of the model; a preset fills the keys that are not given."""
 
     preset: Literal["demo", "rt-22m"] = Field(default="demo", description="sizes to start from")
+    kind: ModelKind = Field(default="transformer", description="architecture of the model")
     d_model: int = Field(default=64, ge=8, description="width of a cell's token")
     num_layers: int = Field(default=3, ge=1, description="blocks, the readout block included")
     num_heads: int = Field(default=2, ge=1, description="attention heads; divides d_model")
@@ -282,7 +286,12 @@ def _explain(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         described = _fields_at(path[:-1]).get(path[-1])
         return f"key `{name}` is required" + (f" ({described.description})" if described else "")
-    return f"key `{name}`: {item['msg'].lower()}, found {item['input']!r}"
+    hint = ""
+    if item["type"] == "literal_error" and isinstance(item["input"], str):
+        choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        close = difflib.get_close_matches(item["input"], choices, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+    return f"key `{name}`: {item['msg'].lower()}, found {item['input']!r}{hint}"
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -16,7 +16,7 @@ import optax
 from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.model.encoders import BOOLEAN, CATEGORICAL, IDENTIFIER, NUMERICAL, TEXT, TIMESTAMP
 from tributary.model.heads import Outputs
-from tributary.model.transformer import RelationalTransformer
+from tributary.model.kinds import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def choose_masked_cells(batch: Batch, key: Array, objective: Objective) -> tuple
 
 
 def masked_loss(
-    model: RelationalTransformer,
+    model: Model,
     outputs: Outputs,
     batch: Batch,
     arrays: DatabaseArrays,
@@ -149,7 +149,7 @@ def masked_loss(
 
 
 def _contrastive_loss(
-    model: RelationalTransformer,
+    model: Model,
     query: Array,
     arrays: DatabaseArrays,
     column: Array,
@@ -179,7 +179,7 @@ def _contrastive_loss(
 # --- Target cells ------------------------------------------------------------------------------------------------
 
 
-def class_logits(model: RelationalTransformer, query: Array, batch: Batch, arrays: DatabaseArrays) -> Array:
+def class_logits(model: Model, query: Array, batch: Batch, arrays: DatabaseArrays) -> Array:
     """Float32 [B, K]: logits of the classes of each seed's task; -1e30 where the task has fewer classes.
 
     Args:
@@ -195,7 +195,7 @@ def class_logits(model: RelationalTransformer, query: Array, batch: Batch, array
 
 
 def target_loss(
-    model: RelationalTransformer, outputs: Outputs, batch: Batch, arrays: DatabaseArrays, objective: Objective
+    model: Model, outputs: Outputs, batch: Batch, arrays: DatabaseArrays, objective: Objective
 ) -> tuple[Array, dict[str, Array]]:
     """Mean loss over the seeds that have a label, every seed by the stype of its target.
 
@@ -239,7 +239,7 @@ def target_loss(
 
 
 def objective_loss(
-    model: RelationalTransformer, batch: Batch, arrays: DatabaseArrays, key: Array, objective: Objective
+    model: Model, batch: Batch, arrays: DatabaseArrays, key: Array, objective: Objective
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of a training step: target loss + masked_weight * masked loss.
 

@@ -28,7 +28,7 @@ from tributary.checkpoint import CheckpointError, Checkpoints, Kind
 from tributary.config import ConfigError, ModelConfig, RunConfig
 from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
 from tributary.losses import class_logits
-from tributary.model import RelationalTransformer
+from tributary.model import build_model
 from tributary.optim import evaluation_params, init_state
 from tributary.seeds import Seeds
 
@@ -40,7 +40,7 @@ Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
 
 def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:
     """The model split into its static description and its freshly drawn parameters, a plain pytree of arrays."""
-    model = RelationalTransformer(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
+    model = build_model(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
     graphdef, state = nnx.split(model, nnx.Param)
     return graphdef, nnx.to_pure_dict(state)
 

@@ -34,6 +34,7 @@ def test_yaml_round_trip(tmp_path):
         ({**MINIMAL, "train": {"steps": "many"}}, [], "key `train.steps`: .*integer.* found 'many'"),
         ({**MINIMAL, "train": {"steps": 0}}, [], "key `train.steps`: .*greater than or equal to 1.* found 0"),
         ({**MINIMAL, "model": {"preset": "big"}}, [], "key `model.preset`: .*demo.*rt-22m"),
+        (MINIMAL, ["model.kind=transfomer"], "key `model.kind`: .*found 'transfomer'; did you mean `transformer`?"),
         ({**MINIMAL, "model": {"d_model": 30, "num_heads": 4}}, [], "num_heads = 4 does not divide d_model = 30"),
         (MINIMAL, ["model.layers=3"], "unknown key `model.layers`; did you mean `num_layers`?"),
         (MINIMAL, ["modle.num_layers=3"], "unknown section `modle`; did you mean `model`?"),

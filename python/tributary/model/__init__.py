@@ -1,7 +1,5 @@
-"""The Relational Transformer in Flax NNX."""
+"""Models in Flax NNX: the Relational Transformer, and other kinds behind the same door."""
 
-# The model
-# Its parts
 from tributary.model.attention import (
     RelationalAttention,
     RMSNorm,
@@ -13,12 +11,15 @@ from tributary.model.attention import (
 from tributary.model.block import GatedMLP, RelationalBlock
 from tributary.model.encoders import CellEncoder
 from tributary.model.heads import Heads, Outputs
+from tributary.model.kinds import MODEL_KINDS, Model, build_model
 from tributary.model.transformer import RelationalTransformer
 
 __all__ = [
+    "MODEL_KINDS",
     "CellEncoder",
     "GatedMLP",
     "Heads",
+    "Model",
     "Outputs",
     "RMSNorm",
     "RelationalAttention",
@@ -26,6 +27,7 @@ __all__ = [
     "RelationalTransformer",
     "attention_function",
     "attention_masks",
+    "build_model",
     "chunked_attention",
     "dense_attention",
 ]
