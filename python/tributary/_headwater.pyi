@@ -142,6 +142,8 @@ class Sampler:
         database_cutoff: int | None = None,
         lookback: int | None = None,
         history: bool = True,
+        walk_features: int = 0,
+        num_links: int = 0,
         shuffle: bool = True,
         rng_seed: int = 0,
         rank: int = 0,

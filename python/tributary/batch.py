@@ -56,6 +56,8 @@ class Batch:
     """The cell is missing; its value fields are zero or -1."""
     cell_is_target: Array = field(metadata=_is("bool", "B", "S"))
     """The cell the seed asks about; its value fields are zero or -1."""
+    cell_is_masked: Array = field(metadata=_is("bool", "B", "S"))
+    """The cell is hidden in pretraining. Its value fields hold the label: a model must cut them off."""
     cell_is_padding: Array = field(metadata=_is("bool", "B", "S"))
     """No cell here."""
 
@@ -72,6 +74,19 @@ class Batch:
     """Local rows this row points to by a foreign key, packed to the front; -1 after the last."""
     row_parent_keys: Array = field(metadata=_is("int16", "B", "R", "P"))
     """The foreign key of each such link; -1 after the last."""
+
+    row_walk: Array = field(metadata=_is("float32", "B", "R", "W"))
+    """Probability that a random walk over the links of the context, from row 0, is at this row after 1 to W steps."""
+
+    # Pairs of rows
+    link_child: Array = field(metadata=_is("int16", "B", "L"))
+    """Local row whose foreign key is asked about; -1 where padding."""
+    link_parent: Array = field(metadata=_is("int16", "B", "L"))
+    """Local row that the key may name; -1 where padding."""
+    link_key: Array = field(metadata=_is("int16", "B", "L"))
+    """The foreign key; -1 where padding."""
+    link_is_true: Array = field(metadata=_is("bool", "B", "L"))
+    """The key names that row; the link is not among `row_parents`."""
 
     # Seeds
     seed_task: Array = field(metadata=_is("int32", "B"))

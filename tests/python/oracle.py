@@ -528,6 +528,7 @@ class _Walk:
             "cell_calendar": [0] * 7,
             "cell_is_null": not target and value is None,
             "cell_is_target": target,
+            "cell_is_masked": False,
             "cell_is_padding": False,
         }
         if shown and stype == "numerical":
@@ -605,6 +606,8 @@ class _Walk:
             "row_has_time": has_time,
             "row_parents": [[parent for parent, _ in row] for row in links],
             "row_parent_keys": [[key for _, key in row] for row in links],
+            "row_walk": [[] for _ in visited],
+            **{name: [] for name in ("link_child", "link_parent", "link_key", "link_is_true")},
             "seed_task": self.task_id,
             "seed_index": self.index,
             "seed_row": self.seed.row,
@@ -629,9 +632,9 @@ def calendar(time_us: int) -> list[int]:
 PADDING = {
     **dict.fromkeys(["cell_row", "cell_column", "cell_stype", "cell_vocab", "row_table", "row_hop"], -1),
     **dict.fromkeys(["row_parents", "row_parent_keys", "seed_task", "seed_index", "seed_row"], -1),
-    **dict.fromkeys(["target_cell", "target_vocab"], -1),
-    **dict.fromkeys(["cell_value", "cell_calendar", "row_age", "target_value", "seed_time"], 0),
-    **dict.fromkeys(["cell_is_null", "cell_is_target", "row_has_time"], False),
+    **dict.fromkeys(["target_cell", "target_vocab", "link_child", "link_parent", "link_key"], -1),
+    **dict.fromkeys(["cell_value", "cell_calendar", "row_age", "row_walk", "target_value", "seed_time"], 0),
+    **dict.fromkeys(["cell_is_null", "cell_is_target", "cell_is_masked", "row_has_time", "link_is_true"], False),
     **dict.fromkeys(["cell_is_padding", "target_is_null", "seed_is_padding"], True),
 }
 

@@ -60,7 +60,7 @@ def synthetic_batch(
 ) -> Batch:
     """A valid batch: task row -> customer -> orders -> shops."""
     rng = np.random.default_rng(rng_seed)
-    sizes = {"B": batch_size, "S": seq_len, "R": max_rows, "P": 2, "7": 7}
+    sizes = {"B": batch_size, "S": seq_len, "R": max_rows, "P": 2, "7": 7, "W": 0, "L": 0}
     arrays = {}
     for name, (dtype, axes) in Batch.spec().items():
         shape = tuple(sizes[axis] for axis in axes)

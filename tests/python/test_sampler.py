@@ -85,7 +85,7 @@ def _same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 def test_arrays_have_the_promised_types_and_shapes(shop: _headwater.Database) -> None:
     batch = _sampler(shop, max_rows=20).batch(0)
-    axes = {"B": 8, "S": 64, "R": 20, "P": 1, "7": 7}
+    axes = {"B": 8, "S": 64, "R": 20, "P": 1, "7": 7, "W": 0, "L": 0}
     assert list(batch) == [name for name, _, _ in _headwater.BATCH_FIELDS]
     for name, dtype, shape in _headwater.BATCH_FIELDS:
         array = batch[name]
@@ -108,8 +108,8 @@ def test_options_of_the_page_are_the_defaults(shop: _headwater.Database) -> None
         name for row in re.findall(r"^\| (`[^|]*`) \| ", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     ]
     assert names == list(options)
-    defaults = ["train", None, 32, 1024, None, 16, "uniform", None, False, "all", False, None, None, True, True]
-    defaults += [0, 0, 1, 0, 2]
+    defaults = ["train", None, 32, 1024, None, 16, "uniform", None, False, "all", False, None, None, True]
+    defaults += [0, 0, True, 0, 0, 1, 0, 2]
     assert list(options.values())[1:] == defaults
 
 

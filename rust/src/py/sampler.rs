@@ -29,8 +29,8 @@ impl PySampler {
     #[pyo3(signature = (
         database, tasks, *, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
         num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
-        strict_time=false, database_cutoff=None, lookback=None, history=true, shuffle=true, rng_seed=0, rank=0,
-        world_size=1, threads=0, prefetch=2
+        strict_time=false, database_cutoff=None, lookback=None, history=true, walk_features=0, num_links=0,
+        shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
     ))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
     fn new(
@@ -51,6 +51,8 @@ impl PySampler {
         database_cutoff: Option<i64>,
         lookback: Option<i64>,
         history: bool,
+        walk_features: i64,
+        num_links: i64,
         shuffle: bool,
         rng_seed: i128,
         rank: i64,
@@ -78,6 +80,8 @@ impl PySampler {
             database_cutoff,
             lookback,
             history,
+            walk_features: count("walk_features", walk_features)?,
+            num_links: count("num_links", num_links)?,
             shuffle,
             rng_seed: count("rng_seed", rng_seed)?,
             rank: count("rank", rank)?,

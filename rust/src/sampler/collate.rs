@@ -21,6 +21,10 @@ pub struct Shape {
     pub rows: usize,
     /// Foreign keys per row.
     pub parents: usize,
+    /// Steps of the random walk.
+    pub walk: usize,
+    /// Pairs of rows to judge.
+    pub pairs: usize,
 }
 
 impl Shape {
@@ -32,6 +36,8 @@ impl Shape {
             Axis::Rows => self.rows,
             Axis::Parents => self.parents,
             Axis::Calendar => 7,
+            Axis::Walk => self.walk,
+            Axis::Pairs => self.pairs,
         }
     }
 }
@@ -61,6 +67,7 @@ pub struct Batch {
     pub cell_calendar: Vec<i16>,
     pub cell_is_null: Vec<bool>,
     pub cell_is_target: Vec<bool>,
+    pub cell_is_masked: Vec<bool>,
     pub cell_is_padding: Vec<bool>,
     pub row_table: Vec<i32>,
     pub row_hop: Vec<i16>,
@@ -68,6 +75,11 @@ pub struct Batch {
     pub row_has_time: Vec<bool>,
     pub row_parents: Vec<i16>,
     pub row_parent_keys: Vec<i16>,
+    pub row_walk: Vec<f32>,
+    pub link_child: Vec<i16>,
+    pub link_parent: Vec<i16>,
+    pub link_key: Vec<i16>,
+    pub link_is_true: Vec<bool>,
     pub seed_task: Vec<i32>,
     pub seed_index: Vec<i64>,
     pub seed_row: Vec<i64>,
@@ -109,7 +121,7 @@ impl Batch {
     pub fn with_capacity(shape: Shape) -> Result<Self> {
         let contexts = shape.contexts;
         let (cells, rows) = (contexts * shape.cells, contexts * shape.rows);
-        let links = rows * shape.parents;
+        let (links, pairs) = (rows * shape.parents, contexts * shape.pairs);
         Ok(Self {
             shape,
             cell_row: reserve(cells)?,
@@ -120,6 +132,7 @@ impl Batch {
             cell_calendar: reserve(7 * cells)?,
             cell_is_null: reserve(cells)?,
             cell_is_target: reserve(cells)?,
+            cell_is_masked: reserve(cells)?,
             cell_is_padding: reserve(cells)?,
             row_table: reserve(rows)?,
             row_hop: reserve(rows)?,
@@ -127,6 +140,11 @@ impl Batch {
             row_has_time: reserve(rows)?,
             row_parents: reserve(links)?,
             row_parent_keys: reserve(links)?,
+            row_walk: reserve(rows * shape.walk)?,
+            link_child: reserve(pairs)?,
+            link_parent: reserve(pairs)?,
+            link_key: reserve(pairs)?,
+            link_is_true: reserve(pairs)?,
             seed_task: reserve(contexts)?,
             seed_index: reserve(contexts)?,
             seed_row: reserve(contexts)?,
@@ -141,7 +159,13 @@ impl Batch {
 
     /// Appends a context that is padding all over and answers its arrays.
     pub fn push(&mut self) -> Canvas<'_> {
-        let Shape { cells, rows, parents, .. } = self.shape;
+        let Shape { cells, rows, parents, walk, pairs, .. } = self.shape;
+        grow(&mut self.cell_is_masked, cells, false);
+        grow(&mut self.row_walk, rows * walk, 0.0);
+        grow(&mut self.link_child, pairs, -1);
+        grow(&mut self.link_parent, pairs, -1);
+        grow(&mut self.link_key, pairs, -1);
+        grow(&mut self.link_is_true, pairs, false);
         Canvas {
             cells: Cells {
                 row: grow(&mut self.cell_row, cells, -1),
@@ -186,6 +210,7 @@ impl Batch {
             Array::Int16(self.cell_calendar),
             Array::Bool(self.cell_is_null),
             Array::Bool(self.cell_is_target),
+            Array::Bool(self.cell_is_masked),
             Array::Bool(self.cell_is_padding),
             Array::Int32(self.row_table),
             Array::Int16(self.row_hop),
@@ -193,6 +218,11 @@ impl Batch {
             Array::Bool(self.row_has_time),
             Array::Int16(self.row_parents),
             Array::Int16(self.row_parent_keys),
+            Array::Float32(self.row_walk),
+            Array::Int16(self.link_child),
+            Array::Int16(self.link_parent),
+            Array::Int16(self.link_key),
+            Array::Bool(self.link_is_true),
             Array::Int32(self.seed_task),
             Array::Int64(self.seed_index),
             Array::Int64(self.seed_row),
@@ -396,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_arrays_are_the_fields() {
-        let shape = Shape { contexts: 2, cells: 3, rows: 4, parents: 5 };
+        let shape = Shape { contexts: 2, cells: 3, rows: 4, parents: 5, walk: 6, pairs: 7 };
         let mut batch = Batch::with_capacity(shape).unwrap();
         batch.push();
         batch.push();
@@ -417,12 +447,13 @@ mod tests {
             assert_eq!(len, expected, "{}", field.name);
             bytes += len * dtype.size();
         }
-        assert_eq!(bytes, 2 * (3 * 32 + 4 * (11 + 4 * 5) + 4 + 8 + 8 + 8 + 4 + 4 + 4 + 1 + 1));
+        assert_eq!(bytes, 2 * (3 * 33 + 4 * (11 + 4 * 5 + 4 * 6) + 7 * 7 + 4 + 8 + 8 + 8 + 4 + 4 + 4 + 1 + 1));
     }
 
     #[test]
     fn the_target_keeps_its_place() {
-        let mut batch = Batch::with_capacity(Shape { contexts: 1, cells: 2, rows: 1, parents: 1 }).unwrap();
+        let shape = Shape { contexts: 1, cells: 2, rows: 1, parents: 1, walk: 0, pairs: 0 };
+        let mut batch = Batch::with_capacity(shape).unwrap();
         let mut canvas = batch.push();
         assert!(!canvas.cells.is_full());
         canvas.cells.identifier(5);

@@ -164,6 +164,10 @@ pub struct SamplerConfig {
     pub lookback: Option<i64>,
     /// Show earlier seeds of visited entities with their labels.
     pub history: bool,
+    /// Steps of a random walk from row 0 whose probabilities every row gets; 0: none.
+    pub walk_features: usize,
+    /// Pairs of rows to judge, whether one points to the other; 0: none.
+    pub num_links: usize,
     /// Endless epochs in random order; otherwise one pass in fixed order.
     pub shuffle: bool,
     /// Seed of every random number.
@@ -196,6 +200,8 @@ impl Default for SamplerConfig {
             database_cutoff: None,
             lookback: None,
             history: true,
+            walk_features: 0,
+            num_links: 0,
             shuffle: true,
             rng_seed: 0,
             rank: 0,
@@ -209,6 +215,8 @@ impl Default for SamplerConfig {
 /// Local row numbers are int16.
 const MAX_ROWS: usize = i16::MAX as usize;
 const MAX_CELLS: usize = 1 << 24;
+const MAX_WALK: usize = 64;
+const MAX_LINKS: usize = 1 << 15;
 /// The most elements one array of a batch may have.
 const MAX_ELEMENTS: u128 = 1 << 34;
 
@@ -251,9 +259,12 @@ impl SamplerConfig {
             let (rank, world_size) = (self.rank, self.world_size);
             return Err(Error::Argument(format!("rank must be below world_size ({world_size}), found {rank}")));
         }
+        within("walk_features", self.walk_features.max(1), MAX_WALK)?;
+        within("num_links", self.num_links.max(1), MAX_LINKS)?;
         within("threads", self.threads.max(1), 1024)?;
         within("prefetch", self.prefetch.max(1), 1 << 16)?;
-        let elements = self.batch_size as u128 * self.seq_len.max(self.rows()) as u128 * 7;
+        let widest = self.seq_len.max(self.rows()) * self.walk_features.max(7);
+        let elements = self.batch_size as u128 * widest.max(self.num_links) as u128;
         if elements > MAX_ELEMENTS {
             return Err(Error::Argument(format!(
                 "batch_size {} with seq_len {} and max_rows {} is too large for one batch",

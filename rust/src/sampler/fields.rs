@@ -56,6 +56,10 @@ pub enum Axis {
     Parents,
     /// The seven calendar fields of a moment.
     Calendar,
+    /// `W`, steps of the random walk.
+    Walk,
+    /// `L`, pairs of rows to judge.
+    Pairs,
 }
 
 impl Axis {
@@ -67,6 +71,8 @@ impl Axis {
             Self::Rows => "R",
             Self::Parents => "P",
             Self::Calendar => "7",
+            Self::Walk => "W",
+            Self::Pairs => "L",
         }
     }
 }
@@ -90,6 +96,8 @@ const SEED: &[Axis] = &[Axis::Contexts];
 const CELL: &[Axis] = &[Axis::Contexts, Axis::Cells];
 const ROW: &[Axis] = &[Axis::Contexts, Axis::Rows];
 const LINK: &[Axis] = &[Axis::Contexts, Axis::Rows, Axis::Parents];
+const WALK: &[Axis] = &[Axis::Contexts, Axis::Rows, Axis::Walk];
+const PAIR: &[Axis] = &[Axis::Contexts, Axis::Pairs];
 const MOMENT: &[Axis] = &[Axis::Contexts, Axis::Cells, Axis::Calendar];
 
 /// Every array of a batch, in the order of `documentation/batch.md`.
@@ -102,6 +110,7 @@ pub const BATCH_FIELDS: &[Field] = &[
     field("cell_calendar", Dtype::Int16, MOMENT),
     field("cell_is_null", Dtype::Bool, CELL),
     field("cell_is_target", Dtype::Bool, CELL),
+    field("cell_is_masked", Dtype::Bool, CELL),
     field("cell_is_padding", Dtype::Bool, CELL),
     field("row_table", Dtype::Int32, ROW),
     field("row_hop", Dtype::Int16, ROW),
@@ -109,6 +118,11 @@ pub const BATCH_FIELDS: &[Field] = &[
     field("row_has_time", Dtype::Bool, ROW),
     field("row_parents", Dtype::Int16, LINK),
     field("row_parent_keys", Dtype::Int16, LINK),
+    field("row_walk", Dtype::Float32, WALK),
+    field("link_child", Dtype::Int16, PAIR),
+    field("link_parent", Dtype::Int16, PAIR),
+    field("link_key", Dtype::Int16, PAIR),
+    field("link_is_true", Dtype::Bool, PAIR),
     field("seed_task", Dtype::Int32, SEED),
     field("seed_index", Dtype::Int64, SEED),
     field("seed_row", Dtype::Int64, SEED),

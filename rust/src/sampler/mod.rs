@@ -129,6 +129,8 @@ impl Sampler {
             cells: config.seq_len,
             rows: config.rows(),
             parents: manifest.max_parents(),
+            walk: config.walk_features,
+            pairs: config.num_links,
         };
         let quotas = Quotas::new(manifest, &config)?;
         let core = Arc::new(Core { database: database.clone(), config, order, plans, quotas, shape });
