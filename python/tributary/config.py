@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-AttentionKind = Literal["column", "feature", "neighbor", "full"]
-ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
+AttentionKind = Literal["column", "feature", "neighbor", "temporal", "full"]
 
 ModelKind = Literal["transformer"]
 
@@ -108,9 +107,12 @@ class ModelConfig(_Section):
     num_heads: int = Field(default=2, ge=1, description="attention heads; divides d_model")
     d_ff: int = Field(default=128, ge=1, description="inner width of the gated MLP")
     attentions: tuple[AttentionKind, ...] = Field(
-        default=ATTENTION_KINDS,
+        default=("column", "feature", "neighbor", "full"),
         min_length=1,
         description="attentions of every block, in order; leave some out to ablate",
+    )
+    lookback_days: float | None = Field(
+        default=None, gt=0.0, description="how far back the temporal attention looks; null: no limit"
     )
     time_features: tuple[TimeFeature, ...] = Field(
         default=TIME_FEATURES,

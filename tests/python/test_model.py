@@ -9,10 +9,9 @@ from flax import nnx
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.config import ModelConfig
 from tributary.losses import Objective, objective_loss
-from tributary.model import RelationalTransformer, attention_masks, chunked_attention, dense_attention, encoders
-from tributary.model import attention as attention_module
+from tributary.model import RelationalTransformer, encoders
+from tributary.model.attention import Relations, permitted
 
-KINDS = ("column", "feature", "neighbor", "full")
 TINY = ModelConfig(d_model=16, num_layers=2, num_heads=2, d_ff=16, attention="dense")
 ARRAYS = database_arrays(16)
 
@@ -44,67 +43,6 @@ def predict(model):
         return np.asarray(run(state, batch.device_fields(), np.maximum(cells, 0).astype(np.int32), is_masked))
 
     return call
-
-
-def naive_masks(batch, b):
-    """The definitions, cell by cell."""
-    size = batch.seq_len
-    masks = {kind: np.zeros((size, size), bool) for kind in KINDS}
-    real = [s for s in range(size) if not batch.cell_is_padding[b, s]]
-    for q in real:
-        for k in real:
-            row_q, row_k = batch.cell_row[b, q], batch.cell_row[b, k]
-            parents_of_q = [p for p in batch.row_parents[b, row_q] if p >= 0]
-            parents_of_k = [p for p in batch.row_parents[b, row_k] if p >= 0]
-            masks["full"][q, k] = True
-            masks["column"][q, k] = batch.cell_column[b, q] == batch.cell_column[b, k]
-            masks["feature"][q, k] = row_q == row_k or row_k in parents_of_q
-            masks["neighbor"][q, k] = row_q in parents_of_k
-    return masks
-
-
-def test_masks_equal_their_definitions():
-    batch = synthetic_batch(3, num_padding_seeds=1)
-    masks = jax.device_get(attention_masks(batch.device_fields(), KINDS))
-    for b in range(batch.batch_size):
-        for kind, expected in naive_masks(batch, b).items():
-            np.testing.assert_array_equal(masks[kind][b], expected, err_msg=f"{kind}, context {b}")
-    assert masks["neighbor"].any()
-
-
-def attention_inputs(rng_seed=0, B=6, Q=5, S=9, H=2, K=4):
-    rng = np.random.default_rng(rng_seed)
-    q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in ((B, Q, H, K), (B, S, H, K), (B, S, H, K)))
-    mask = rng.random((B, Q, S)) < 0.4
-    mask[0, 2] = False
-    return q, k, v, mask, rng.normal(size=(B, S, H)).astype(np.float32)
-
-
-def test_dense_attention_equals_a_loop_and_is_zero_without_keys():
-    q, k, v, mask, bias = attention_inputs()
-    out = np.asarray(dense_attention(q, k, v, mask, bias))
-    for b, i, h in np.ndindex(6, 5, 2):
-        keys = np.flatnonzero(mask[b, i])
-        if len(keys) == 0:
-            np.testing.assert_array_equal(out[b, i, h], 0.0)
-            continue
-        weight = np.exp(k[b, keys, h] @ q[b, i, h] / 2.0 + bias[b, keys, h])
-        np.testing.assert_allclose(out[b, i, h], weight / weight.sum() @ v[b, keys, h], rtol=1e-5, atol=1e-6)
-
-
-def test_chunked_attention_agrees_with_dense_in_values_and_gradients(monkeypatch):
-    monkeypatch.setattr(attention_module, "CHUNK_LOGITS", 2 * 5 * 9 * 2)
-    q, k, v, mask, bias = attention_inputs()
-
-    def total(attend, q, k, v, bias):
-        return jnp.sum(jnp.sin(attend(q, k, v, mask, bias)))
-
-    gradients = [
-        jax.value_and_grad(total, argnums=(1, 2, 3, 4))(attend, q, k, v, bias)
-        for attend in (dense_attention, chunked_attention)
-    ]
-    for dense, chunked in zip(*(jax.tree.leaves(pair) for pair in gradients), strict=True):
-        np.testing.assert_allclose(dense, chunked, rtol=1e-5, atol=1e-6)
 
 
 def permute_rows(batch, rng):
@@ -161,7 +99,7 @@ def test_what_hidden_cells_say_never_reaches_the_output(predict):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["column", "feature", "neighbor"])
+@pytest.mark.parametrize("kind", ["column", "feature", "neighbor", "temporal"])
 def test_a_forbidden_cell_has_exactly_zero_gradient(kind):
     batch = synthetic_batch(4).device_fields()
     config = ModelConfig(
@@ -176,7 +114,8 @@ def test_a_forbidden_cell_has_exactly_zero_gradient(kind):
         return jnp.sum(model_hidden(model, changed, cells)[0])
 
     gradient = np.asarray(jax.grad(output)(batch.cell_value))
-    mask = np.asarray(attention_masks(batch, (kind,))[kind])[0, query]
+    relations = Relations.from_batch(batch)
+    mask = np.asarray(permitted(kind, relations, relations))[0, query]
     reads_value = np.isin(batch.cell_stype[0], (encoders.NUMERICAL, encoders.TIMESTAMP, encoders.BOOLEAN))
     reads_value &= ~batch.cell_is_target[0]
     allowed = mask | (np.arange(batch.seq_len) == query)

@@ -1,17 +1,11 @@
 """Models in Flax NNX: the Relational Transformer, and other kinds behind the same door."""
 
-from tributary.model.attention import (
-    RelationalAttention,
-    RMSNorm,
-    attention_function,
-    attention_masks,
-    chunked_attention,
-    dense_attention,
-)
-from tributary.model.block import GatedMLP, RelationalBlock
+from tributary.model.attention import Relations, attention_function
+from tributary.model.block import GatedMLP, RelationalAttention, RelationalBlock
 from tributary.model.encoders import CellEncoder
 from tributary.model.heads import Heads, Outputs
 from tributary.model.kinds import MODEL_KINDS, Model, build_model
+from tributary.model.norm import RMSNorm
 from tributary.model.transformer import RelationalTransformer
 
 __all__ = [
@@ -25,9 +19,7 @@ __all__ = [
     "RelationalAttention",
     "RelationalBlock",
     "RelationalTransformer",
+    "Relations",
     "attention_function",
-    "attention_masks",
     "build_model",
-    "chunked_attention",
-    "dense_attention",
 ]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tributary.batch import Array
-from tributary.model.attention import RMSNorm
+from tributary.model.norm import RMSNorm
 
 NUMBER, MOMENT, TRUTH, NULL = range(4)
 """Position of each scalar head."""

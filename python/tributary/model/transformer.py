@@ -4,11 +4,12 @@ The only room of `model/` that reads `ModelConfig`. The blocks' parameters are s
 does not grow with depth. Described in `documentation/model.md`.
 
 Source: Relational Transformer, arXiv 2510.06377. We differ in the cell encoder (`encoders`), the row bias
-(`attention`), the readout block, and the heads (`heads`).
+(`block`), the readout block, and the heads (`heads`).
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from flax import nnx
 from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.config import ModelConfig
 from tributary.model import encoders
-from tributary.model.attention import attention_function, attention_masks, take_queries
+from tributary.model.attention import Relations, attention_function
 from tributary.model.block import RelationalBlock
 from tributary.model.heads import Heads, Outputs
 
@@ -34,7 +35,7 @@ class RelationalTransformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, embedding_dim: int, *, rngs: nnx.Rngs):
         self.readout = config.readout
-        self.attentions = config.attentions
+        self.lookback_days = math.inf if config.lookback_days is None else config.lookback_days
         self.num_layers = config.num_layers
         dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
         self.encoder = encoders.CellEncoder(
@@ -75,11 +76,11 @@ class RelationalTransformer(nnx.Module):
             is_masked = jnp.zeros_like(batch.cell_is_target)
         features = encoders.row_features(batch)
         x = self.encoder(batch, arrays, is_masked, features)
-        masks = attention_masks(batch, self.attentions)
+        relations = Relations.from_batch(batch, lookback_days=self.lookback_days)
         graphdef, stacked = nnx.split(self.blocks)
 
         def step(x: Array, layer: Any) -> tuple[Array, None]:
-            return nnx.merge(graphdef, layer)(x, masks, features), None
+            return nnx.merge(graphdef, layer)(x, relations, features), None
 
         scanned = jax.tree.map(lambda leaf: leaf[: self.num_layers - self.readout], stacked)
         if self.num_layers > self.readout:
@@ -87,7 +88,7 @@ class RelationalTransformer(nnx.Module):
         picked = jnp.take_along_axis(x, cells[:, :, None], axis=1)
         if self.readout:
             last = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[-1], stacked))
-            picked = last(picked, take_queries(masks, cells), features, keys=x)
+            picked = last(picked, relations, features, keys=x, queries=cells)
         column = jnp.maximum(jnp.take_along_axis(batch.cell_column, cells, axis=1), 0)
         vectors = jnp.take(arrays.column_vectors, column, axis=0)
         return self.heads(picked, vectors, jnp.take(arrays.column_offset, column, axis=0))

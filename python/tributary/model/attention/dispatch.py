@@ -1,0 +1,54 @@
+"""The implementations by name."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax
+
+from tributary.batch import Array
+from tributary.model.attention.chunked import chunked_attention
+from tributary.model.attention.dense import dense_attention
+from tributary.model.attention.relations import Relations
+
+
+class Attend(Protocol):
+    """Attention of one kind."""
+
+    def __call__(
+        self,
+        kind: str,
+        q: Array,
+        k: Array,
+        v: Array,
+        relations: Relations,
+        key_bias: Array,
+        link_bias: Array | None = None,
+        queries: Array | None = None,
+    ) -> Array:
+        """What each query reads.
+
+        Args:
+            kind: one of `KINDS`.
+            q: [B, Q, H, K].
+            k: [B, S, H, K].
+            v: [B, S, H, K].
+            relations: of the batch.
+            key_bias: float32 [B, S, H]; added to the logits of a key.
+            link_bias: float32 [F, H]; added to a logit per link between the two rows by that foreign key. Of meaning
+                to feature and neighbor attention only. None: nothing is added.
+            queries: int32 [B, Q] positions along S of the queries; None where they are all S cells in order.
+
+        Returns:
+            [B, Q, H, K] in the dtype of `v`; zero for a query without any permitted key.
+        """
+
+
+IMPLEMENTATIONS: dict[str, Attend] = {"dense": dense_attention, "chunked": chunked_attention}
+
+
+def attention_function(name: str) -> Attend:
+    """The implementation of that name; `auto` takes chunked on CPU and dense elsewhere."""
+    if name == "auto":
+        name = "chunked" if jax.default_backend() == "cpu" else "dense"
+    return IMPLEMENTATIONS[name]
