@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tributary import _headwater
 from tributary._headwater import Database
 from tributary.moments import moment_us
 
@@ -130,7 +129,7 @@ def seeds_from_query(
     from tributary.preprocess.sql_engine import SqlEngine, SqlLimits
 
     raw = Path(raw)
-    description = Description.from_json(_headwater.read_metadata(metadata or raw / "metadata.json"))
+    description = Description.load(metadata or raw / "metadata.json")
     with tempfile.TemporaryDirectory() as scratch:
         files = description.table_files(raw.resolve())
         with SqlEngine(files, Path(scratch), SqlLimits(seconds=seconds)) as engine:

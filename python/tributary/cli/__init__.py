@@ -27,6 +27,7 @@ _VERBS = {
     "cache": "Data",
     "embed-serve": "Data",
     "inspect": "Data",
+    "query": "Data",
     "sample": "Data",
     "train": "Models",
     "evaluate": "Models",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tributary import _headwater
+
 
 @dataclass(frozen=True)
 class TaskDescription:
@@ -65,6 +67,15 @@ class Description:
     """The normalised JSON."""
     tables: Mapping[str, Mapping[str, Any]]
     tasks: tuple[TaskDescription, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads and checks a `metadata.json`.
+
+        Raises:
+            SchemaError: the file is no valid description.
+        """
+        return cls.from_json(_headwater.read_metadata(path))
 
     @classmethod
     def from_json(cls, text: str) -> Self:

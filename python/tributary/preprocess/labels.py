@@ -117,7 +117,9 @@ class LabelQueries:
         task = query.task
         assert task.anchor_key is not None
         parts = rounds(task, *self._extent(task))
-        test_us = None if task.split is None else moment_us(task.split["test"])
+        # RelBench's moments come with its rule on late entities; whoever names the moments means every entity
+        is_relbench = task.timestamps is None and task.split is not None
+        test_us = moment_us(task.split["test"]) if is_relbench and task.split is not None else None
         key = self._primary_keys[task.anchor_table]
         entities = Entities(task.anchor_key, task.anchor_table, key, test_us)
         left_out = self._engine.run_rounds(task.name, query.text, columns, query.output, parts, entities)

@@ -188,7 +188,7 @@ class _Run:
         self._watcher = watcher or Silence()
         self._seconds: dict[str, float] = {}
         self._vectors: EmbedCounts | None = None
-        self._description = Description.from_json(_headwater.read_metadata(self._options.metadata or input_dir))
+        self._description = Description.load(self._options.metadata or input_dir)
         _keep_apart(input_dir, output)
         self._input_state = self._stat_input()
         self._expected = self._fingerprints()
