@@ -142,6 +142,8 @@ class Sampler:
         database_cutoff: int | None = None,
         lookback: int | None = None,
         history: bool = True,
+        mask_rate: float | Mapping[str, float] | None = None,
+        mask_columns: float = 0.0,
         walk_features: int = 0,
         num_links: int = 0,
         shuffle: bool = True,

@@ -339,6 +339,10 @@ class Options:
     database_cutoff: int | None = None
     lookback: int | None = None
     history: bool = True
+    mask_rate: Any = 0.0
+    mask_columns: float = 0.0
+    walk_features: int = 0
+    num_links: int = 0
     shuffle: bool = True
     rng_seed: int = 0
     rank: int = 0
@@ -404,7 +408,8 @@ class _Walk:
         if options.database_cutoff is not None:
             limit = min(limit, options.database_cutoff)
         self.limit = min(limit, 2**63 - 2)
-        self.rng = Rng(hash_words(*words))
+        self.state = hash_words(*words)
+        self.rng = Rng(self.state)
         self.own_table = len(db.tables) + task_id
         self.found: dict[tuple[int, int], Row] = {}
         self.lists: deque[tuple[int, list[int], int, int]] = deque()  # (table, visible entries, hop, quota)
@@ -528,7 +533,6 @@ class _Walk:
             "cell_calendar": [0] * 7,
             "cell_is_null": not target and value is None,
             "cell_is_target": target,
-            "cell_is_masked": False,
             "cell_is_padding": False,
         }
         if shown and stype == "numerical":
@@ -606,8 +610,6 @@ class _Walk:
             "row_has_time": has_time,
             "row_parents": [[parent for parent, _ in row] for row in links],
             "row_parent_keys": [[key for _, key in row] for row in links],
-            "row_walk": [[] for _ in visited],
-            **{name: [] for name in ("link_child", "link_parent", "link_key", "link_is_true")},
             "seed_task": self.task_id,
             "seed_index": self.index,
             "seed_row": self.seed.row,
@@ -618,7 +620,72 @@ class _Walk:
             "target_is_null": label is None,
             "seed_is_padding": False,
         }
+        self.draw_pairs(context)
+        self.mask(context)
+        self.walk_probabilities(context)
         return context
+
+    # ---- what is asked of a context beside its target ----
+
+    def draw_pairs(self, context: dict[str, Any]) -> None:
+        """Takes true links out and puts false ones beside them."""
+        number, tables = self.options.num_links, context["row_table"]
+        parents, keys = context["row_parents"], context["row_parent_keys"]
+        pairs: list[tuple[int, int, int, bool] | None] = [None] * number
+        links = [
+            (child, parent, key)
+            for child in range(len(tables))
+            for parent, key in zip(parents[child], keys[child], strict=True)
+            if key < len(self.db.foreign_keys)
+        ]
+        rng = Rng(hash_words(5, [self.state]))
+        chosen = []
+        for i in range(min((number + 1) // 2, len(links))):
+            j = i + rng.below(len(links) - i)
+            links[i], links[j] = links[j], links[i]
+            child, parent, key = links[i]
+            chosen.append(links[i])
+            pairs[2 * i] = (child, parent, key, True)
+            others = [row for row, table in enumerate(tables) if table == tables[parent] and row != parent]
+            if 2 * i + 1 < number and others:
+                pairs[2 * i + 1] = (child, others[rng.below(len(others))], key, False)
+        for child in range(len(tables)):
+            kept = [link for link in zip(parents[child], keys[child], strict=True) if (child, *link) not in chosen]
+            parents[child], keys[child] = [parent for parent, _ in kept], [key for _, key in kept]
+        for at, name in enumerate(("link_child", "link_parent", "link_key", "link_is_true")):
+            context[name] = [(-1, -1, -1, False)[at] if pair is None else pair[at] for pair in pairs]
+
+    def mask(self, context: dict[str, Any]) -> None:
+        options, state = self.options, hash_words(4, [self.state])
+        masked = []
+        for at, code in enumerate(context["cell_stype"]):
+            rates = options.mask_rate
+            rate = rates.get(STYPES[code], 0.0) if isinstance(rates, Mapping) else rates
+            number = mix((state + (at + 1) * GOLDEN) & WORD) >> 11
+            of_column = hash_words(4, [state, context["cell_column"][at]]) >> 11
+            is_hidden = number < rate * 2**53 or of_column < options.mask_columns * 2**53
+            masked.append(is_hidden and STYPES[code] != "identifier" and not context["cell_is_target"][at])
+        context["cell_is_masked"] = masked
+
+    def walk_probabilities(self, context: dict[str, Any]) -> None:
+        import numpy as np
+
+        rows, steps = len(context["row_table"]), self.options.walk_features
+        links = [(row, parent) for row in range(rows) for parent in context["row_parents"][row]]
+        degree = np.zeros(rows, np.float32)
+        for link in links:
+            for end in link:
+                degree[end] += 1
+        here = np.zeros(rows, np.float32)
+        here[0] = 1
+        context["row_walk"] = np.zeros((rows, steps), np.float32)
+        for step in range(steps):
+            share = here / np.maximum(degree, np.float32(1))
+            after = np.where(degree > 0, np.float32(0), here)
+            for row, parent in links:
+                after[parent] += share[row]
+                after[row] += share[parent]
+            context["row_walk"][:, step] = here = after
 
 
 def calendar(time_us: int) -> list[int]:

@@ -53,6 +53,7 @@ _VARIANTS: list[dict[str, Any]] = [
     {"split": "test", "database_cutoff": 1_104_537_600_000_000, "num_neighbors": 64, "seq_len": 600},
     {"split": "all", "rank": 2, "world_size": 3, "rng_seed": 7},
     {"split": "all", "lookback": 400 * 86_400_000_000, "num_neighbors": [9, 3, 1]},
+    {"mask_rate": 0.2, "mask_columns": 0.1, "num_links": 9, "walk_features": 6, "seq_len": 700},
 ]
 
 
@@ -239,6 +240,10 @@ _options = st.fixed_dictionaries(
         "history": st.booleans(),
         "shuffle": st.booleans(),
         "rng_seed": st.integers(0, 2**64 - 1),
+        "mask_rate": st.sampled_from([0.0, 0.3, 1.0, {}, {"text": 1.0, "numerical": 0.5}]),
+        "mask_columns": st.sampled_from([0.0, 0.0, 0.4, 1.0]),
+        "walk_features": st.sampled_from([0, 0, 1, 5]),
+        "num_links": st.sampled_from([0, 0, 1, 2, 7]),
     },
     optional={
         "max_rows": st.integers(1, 30),

@@ -4,6 +4,7 @@
 mod damage;
 mod encode;
 mod inspect;
+mod pretraining;
 mod sampler;
 mod schema;
 mod shop;

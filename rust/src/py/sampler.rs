@@ -14,7 +14,7 @@ use super::detach;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::prefetch::Next;
-use crate::sampler::{Array, Batch, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig};
+use crate::sampler::{Array, Batch, MaskRate, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig};
 
 /// How long a wait lasts before signals are looked at.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -29,8 +29,8 @@ impl PySampler {
     #[pyo3(signature = (
         database, tasks, *, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
         num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
-        strict_time=false, database_cutoff=None, lookback=None, history=true, walk_features=0, num_links=0,
-        shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
+        strict_time=false, database_cutoff=None, lookback=None, history=true, mask_rate=None, mask_columns=0.0,
+        walk_features=0, num_links=0, shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
     ))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
     fn new(
@@ -51,6 +51,8 @@ impl PySampler {
         database_cutoff: Option<i64>,
         lookback: Option<i64>,
         history: bool,
+        mask_rate: Option<Bound<'_, PyAny>>,
+        mask_columns: f64,
         walk_features: i64,
         num_links: i64,
         shuffle: bool,
@@ -80,6 +82,8 @@ impl PySampler {
             database_cutoff,
             lookback,
             history,
+            mask_rate: mask_rate.map_or(Ok(MaskRate::Every(0.0)), |rates| masks(&rates))?,
+            mask_columns,
             walk_features: count("walk_features", walk_features)?,
             num_links: count("num_links", num_links)?,
             shuffle,
@@ -159,6 +163,18 @@ fn neighbors(numbers: &Bound<'_, PyAny>) -> PyResult<NumNeighbors> {
         return per_hop.collect::<PyResult<_>>().map(NumNeighbors::ByKey);
     }
     per_hop(numbers).map(NumNeighbors::Every)
+}
+
+/// Probability that a cell is masked: a number, or a mapping of stypes to numbers.
+fn masks(rates: &Bound<'_, PyAny>) -> PyResult<MaskRate> {
+    if let Ok(rate) = rates.extract() {
+        return Ok(MaskRate::Every(rate));
+    }
+    rates.extract().map(MaskRate::ByStype).map_err(|_| {
+        PyTypeError::new_err(format!(
+            "mask_rate: expected a probability, or a mapping of stypes to probabilities, found {rates}"
+        ))
+    })
 }
 
 fn per_hop(numbers: &Bound<'_, PyAny>) -> PyResult<PerHop> {

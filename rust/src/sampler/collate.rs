@@ -160,12 +160,6 @@ impl Batch {
     /// Appends a context that is padding all over and answers its arrays.
     pub fn push(&mut self) -> Canvas<'_> {
         let Shape { cells, rows, parents, walk, pairs, .. } = self.shape;
-        grow(&mut self.cell_is_masked, cells, false);
-        grow(&mut self.row_walk, rows * walk, 0.0);
-        grow(&mut self.link_child, pairs, -1);
-        grow(&mut self.link_parent, pairs, -1);
-        grow(&mut self.link_key, pairs, -1);
-        grow(&mut self.link_is_true, pairs, false);
         Canvas {
             cells: Cells {
                 row: grow(&mut self.cell_row, cells, -1),
@@ -176,6 +170,7 @@ impl Batch {
                 calendar: grow(&mut self.cell_calendar, 7 * cells, 0),
                 is_null: grow(&mut self.cell_is_null, cells, false),
                 is_target: grow(&mut self.cell_is_target, cells, false),
+                is_masked: grow(&mut self.cell_is_masked, cells, false),
                 is_padding: grow(&mut self.cell_is_padding, cells, true),
                 len: 0,
                 has_target: false,
@@ -187,6 +182,11 @@ impl Batch {
             row_parents: grow(&mut self.row_parents, rows * parents, -1),
             row_parent_keys: grow(&mut self.row_parent_keys, rows * parents, -1),
             num_parents: parents,
+            row_walk: grow(&mut self.row_walk, rows * walk, 0.0),
+            link_child: grow(&mut self.link_child, pairs, -1),
+            link_parent: grow(&mut self.link_parent, pairs, -1),
+            link_key: grow(&mut self.link_key, pairs, -1),
+            link_is_true: grow(&mut self.link_is_true, pairs, false),
             seed_task: grow_one(&mut self.seed_task, -1),
             seed_index: grow_one(&mut self.seed_index, -1),
             seed_row: grow_one(&mut self.seed_row, -1),
@@ -247,6 +247,11 @@ pub struct Canvas<'a> {
     pub row_has_time: &'a mut [bool],
     pub row_parents: &'a mut [i16],
     pub row_parent_keys: &'a mut [i16],
+    pub row_walk: &'a mut [f32],
+    pub link_child: &'a mut [i16],
+    pub link_parent: &'a mut [i16],
+    pub link_key: &'a mut [i16],
+    pub link_is_true: &'a mut [bool],
     pub num_parents: usize,
     pub seed_task: &'a mut i32,
     pub seed_index: &'a mut i64,
@@ -269,9 +274,21 @@ pub struct Cells<'a> {
     calendar: &'a mut [i16],
     is_null: &'a mut [bool],
     is_target: &'a mut [bool],
+    is_masked: &'a mut [bool],
     is_padding: &'a mut [bool],
     len: usize,
     has_target: bool,
+}
+
+/// The cells of a context as they are masked.
+#[allow(missing_docs)] // as in `Batch`
+pub struct Written<'a> {
+    pub row: &'a [i16],
+    pub column: &'a [i32],
+    pub stype: &'a [i8],
+    pub is_null: &'a [bool],
+    pub is_target: &'a [bool],
+    pub is_masked: &'a mut [bool],
 }
 
 impl Cells<'_> {
@@ -367,6 +384,19 @@ impl Cells<'_> {
         self.column[self.len..end].fill(-1);
         self.stype[self.len..end].fill(-1);
         self.is_padding[self.len..end].fill(true);
+    }
+
+    /// The cells written, to be masked.
+    pub fn written(&mut self) -> Written<'_> {
+        let len = self.len;
+        Written {
+            row: &self.row[..len],
+            column: &self.column[..len],
+            stype: &self.stype[..len],
+            is_null: &self.is_null[..len],
+            is_target: &self.is_target[..len],
+            is_masked: &mut self.is_masked[..len],
+        }
     }
 
     /// Says that the cells from position `start` on are those of a row.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::questions::Questions;
 use crate::error::{Error, Result};
+use crate::stype::Stype;
 
 /// Which visible children of a row are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -130,8 +131,53 @@ impl From<usize> for NumNeighbors {
     }
 }
 
+/// How often cells are masked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum MaskRate {
+    /// All predictable cells alike.
+    Every(f64),
+    /// By the name of their stype; cells of stypes that are not named are never masked.
+    ByStype(BTreeMap<String, f64>),
+}
+
+impl MaskRate {
+    /// The probability that a cell of this stype is masked.
+    pub fn of(&self, stype: Stype) -> f64 {
+        match self {
+            Self::Every(rate) => *rate,
+            Self::ByStype(rates) => rates.get(stype.name()).copied().unwrap_or(0.0),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self {
+            Self::Every(rate) => check_probability("mask_rate", *rate),
+            Self::ByStype(rates) => rates.iter().try_for_each(|(name, rate)| {
+                let is_predictable = |stype: &&Stype| **stype != Stype::Identifier;
+                if !Stype::ALL.iter().filter(is_predictable).any(|stype| stype.name() == name) {
+                    let known: Vec<&str> = Stype::ALL.iter().filter(is_predictable).map(|stype| stype.name()).collect();
+                    let known = known.join(", ");
+                    return Err(Error::Argument(format!(
+                        "mask_rate: `{name}` is no stype of cells that can be predicted; these are: {known}"
+                    )));
+                }
+                check_probability(&format!("mask_rate of `{name}`"), *rate)
+            }),
+        }
+    }
+}
+
+fn check_probability(name: &str, found: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&found) {
+        Ok(())
+    } else {
+        Err(Error::Argument(format!("{name} must be a probability, between 0 and 1, found {found}")))
+    }
+}
+
 /// The options of a sampler.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(clippy::struct_excessive_bools)] // independent switches, named as users name them
 pub struct SamplerConfig {
     /// Names of the tasks; their seeds follow each other in this order.
@@ -164,6 +210,10 @@ pub struct SamplerConfig {
     pub lookback: Option<i64>,
     /// Show earlier seeds of visited entities with their labels.
     pub history: bool,
+    /// Probability that a cell is masked.
+    pub mask_rate: MaskRate,
+    /// Probability that all cells of a column are masked in a context.
+    pub mask_columns: f64,
     /// Steps of a random walk from row 0 whose probabilities every row gets; 0: none.
     pub walk_features: usize,
     /// Pairs of rows to judge, whether one points to the other; 0: none.
@@ -200,6 +250,8 @@ impl Default for SamplerConfig {
             database_cutoff: None,
             lookback: None,
             history: true,
+            mask_rate: MaskRate::Every(0.0),
+            mask_columns: 0.0,
             walk_features: 0,
             num_links: 0,
             shuffle: true,
@@ -252,6 +304,8 @@ impl SamplerConfig {
             return Err(Error::Argument(format!("lookback must be at least 0 microseconds, found {lookback}")));
         }
         self.num_neighbors.check()?;
+        self.mask_rate.check()?;
+        check_probability("mask_columns", self.mask_columns)?;
         within("batch_size", self.batch_size, 1 << 20)?;
         within("seq_len", self.seq_len, MAX_CELLS)?;
         within("max_rows", self.rows(), MAX_ROWS)?;
@@ -310,6 +364,10 @@ mod tests {
         SamplerConfig { tasks: vec!["t".into()], ..SamplerConfig::default() }
     }
 
+    fn by_stype(name: &str, rate: f64) -> MaskRate {
+        MaskRate::ByStype(BTreeMap::from([(name.to_owned(), rate)]))
+    }
+
     #[test]
     fn numbers_out_of_range_are_named() {
         assert!(config().check().is_ok());
@@ -322,6 +380,13 @@ mod tests {
             (SamplerConfig { seq_len: 0, ..config() }, "seq_len"),
             (SamplerConfig { max_rows: Some(40_000), ..config() }, "max_rows"),
             (SamplerConfig { max_rows: Some(0), ..config() }, "max_rows"),
+            (SamplerConfig { mask_rate: MaskRate::Every(1.5), ..config() }, "mask_rate must be a probability"),
+            (SamplerConfig { mask_rate: MaskRate::Every(f64::NAN), ..config() }, "mask_rate"),
+            (SamplerConfig { mask_rate: by_stype("text", -0.1), ..config() }, "mask_rate of `text`"),
+            (SamplerConfig { mask_rate: by_stype("identifier", 0.1), ..config() }, "numerical, timestamp"),
+            (SamplerConfig { mask_columns: 2.0, ..config() }, "mask_columns"),
+            (SamplerConfig { walk_features: 65, ..config() }, "walk_features"),
+            (SamplerConfig { num_links: 40_000, ..config() }, "num_links"),
             (SamplerConfig { rank: 2, world_size: 2, ..config() }, "rank"),
             (SamplerConfig { world_size: 0, ..config() }, "world_size"),
             (SamplerConfig { batch_size: 1 << 20, seq_len: 1 << 24, ..config() }, "too large"),

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use super::cells::CellWriter;
 use super::collate::Canvas;
 use super::config::{SamplerConfig, Strategy};
+use super::finishing::{Finished, Finishing};
 use super::frontier::{ChildList, Draws, Frontier, Search, Via, Visit};
+use super::links::close_gaps;
 use super::plan::{Quotas, TaskPlan};
 use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
@@ -74,6 +76,7 @@ pub struct Walker<'a> {
     rows: VecDeque<Drawn>,
     children: VecDeque<Drawn>,
     rng: Rng,
+    finishing: Finishing,
 }
 
 /// The seed of the current context and what it may see.
@@ -172,6 +175,7 @@ impl<'a> Walker<'a> {
             rows: VecDeque::with_capacity(ROWS_AHEAD),
             children: VecDeque::with_capacity(PARENTS_AHEAD),
             rng: Rng::default(),
+            finishing: Finishing::new(config, view.children.len()),
         }
     }
 
@@ -198,7 +202,8 @@ impl<'a> Walker<'a> {
         self.edges.clear();
         self.rows.clear();
         self.children.clear();
-        self.rng = Rng::new(asked.random_state(self.config.rng_seed, seed));
+        let state = asked.random_state(self.config.rng_seed, seed);
+        self.rng = Rng::new(state);
         let (table, row) = asked.start();
         self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
         let max_rows = self.config.rows();
@@ -219,6 +224,7 @@ impl<'a> Walker<'a> {
             drop_unvisited(canvas, visited);
         }
         canvas.cells.finish();
+        self.finishing.run(Finished { state, rows: visited, is_row_seed: false }, canvas);
         Walked { rows: visited, cells: canvas.cells.len() }
     }
 
@@ -501,14 +507,9 @@ fn drop_unvisited(canvas: &mut Canvas<'_>, visited: usize) {
     let (width, used) = (canvas.num_parents, visited * canvas.num_parents);
     let rows = canvas.row_parents[..used].chunks_exact_mut(width);
     for (parents, keys) in rows.zip(canvas.row_parent_keys[..used].chunks_exact_mut(width)) {
-        let mut kept = 0;
-        for link in 0..width {
-            let (parent, key) = (parents[link], keys[link]);
-            (parents[link], keys[link]) = (-1, -1);
-            if parent >= 0 && (parent as usize) < visited {
-                (parents[kept], keys[kept]) = (parent, key);
-                kept += 1;
-            }
+        for parent in parents.iter_mut().filter(|parent| **parent as usize >= visited) {
+            *parent = -1;
         }
+        close_gaps(parents, keys);
     }
 }

@@ -116,6 +116,8 @@ pub struct ExplainedCell {
     pub value: Value,
     /// It is the masked target.
     pub is_target: bool,
+    /// It is hidden in pretraining, and its value what is asked for.
+    pub is_masked: bool,
 }
 
 /// Rows linked to a visited row by one foreign key that are not in the context.
@@ -198,7 +200,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
     for at in 0..walked.cells {
         let local = batch.cell_row[at] as usize;
         let cell = reader.cell(batch.cell_column[at], batch.cell_is_target[at], &rows[local], &walker.rows()[local])?;
-        rows[local].cells.push(cell);
+        rows[local].cells.push(ExplainedCell { is_masked: batch.cell_is_masked[at], ..cell });
     }
     let hidden_by = |reason| rows.iter().flat_map(|row| &row.hidden).filter(move |hidden| hidden.reason == reason);
     let counts = Counts {
@@ -452,7 +454,7 @@ impl Reader<'_> {
             (Some(Cell::Identifier), None) if table.primary_key.as_ref() == Some(&column.name) => row.key.clone(),
             _ => cell_value(self.database, column, cell)?,
         };
-        Ok(ExplainedCell { column: column.name.clone(), stype: column.stype, value, is_target })
+        Ok(ExplainedCell { column: column.name.clone(), stype: column.stype, value, is_target, is_masked: false })
     }
 
     /// A cell of the task's own table: the observation time or the label.
@@ -460,7 +462,8 @@ impl Reader<'_> {
         if column == self.plan.target_column {
             let value = if is_target { Value::Null } else { self.label(visit.row as usize)? };
             let stype = self.task.target_stype;
-            return Ok(ExplainedCell { column: self.target.name.clone(), stype, value, is_target });
+            let column = self.target.name.clone();
+            return Ok(ExplainedCell { column, stype, value, is_target, is_masked: false });
         }
         let time = if visit.via == Via::Seed { self.asked.time } else { self.asked.seeds.times[visit.row as usize] };
         Ok(ExplainedCell {
@@ -468,6 +471,7 @@ impl Reader<'_> {
             stype: Stype::Timestamp,
             value: time_text(time).map_or(Value::Null, Value::String),
             is_target,
+            is_masked: false,
         })
     }
 }
@@ -523,7 +527,7 @@ impl ExplainedRow {
             .iter()
             .map(|cell| {
                 let value = if cell.is_target { "???".to_owned() } else { cell.value.to_string() };
-                format!("{}={value}", cell.column)
+                format!("{}={value}{}", cell.column, if cell.is_masked { " (masked)" } else { "" })
             })
             .collect();
         let _ = writeln!(text, "{indent}{link}{} {key}{time} {}", self.table, cells.join(" "));

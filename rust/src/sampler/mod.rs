@@ -10,18 +10,22 @@ mod config;
 mod context;
 mod explain;
 mod fields;
+mod finishing;
 mod frontier;
+mod links;
+mod masks;
 mod plan;
 mod questions;
 mod rng;
 mod seeds;
 mod stream;
 mod temporal;
+mod walk_features;
 
 use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
-pub use config::{Identifiers, NumNeighbors, PerHop, SamplerConfig, Split, Strategy};
+pub use config::{Identifiers, MaskRate, NumNeighbors, PerHop, SamplerConfig, Split, Strategy};
 pub use explain::{Counts, ExplainedCell, ExplainedRow, Explanation, HiddenRow, HiddenRows};
 pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
 pub use questions::Questions;

@@ -17,6 +17,10 @@ pub enum Domain {
     Order = 2,
     /// The draws of a context of a seed of the caller's own.
     Question = 3,
+    /// Which cells of a context are masked.
+    Mask = 4,
+    /// Which pairs of rows of a context are to be judged.
+    Link = 5,
 }
 
 /// The finaliser of `SplitMix64`, a bijection of 64-bit words.
@@ -30,6 +34,12 @@ pub const fn mix(word: u64) -> u64 {
 /// Folds words into one: `state = mix((state ^ word) + golden)`, starting with the domain.
 pub fn hash(domain: Domain, words: &[u64]) -> u64 {
     words.iter().fold(domain as u64, |state, word| mix((state ^ word).wrapping_add(GOLDEN)))
+}
+
+/// The `idx`-th number, from 0, of the stream of a hash.
+#[inline]
+pub const fn nth(state: u64, idx: u64) -> u64 {
+    mix(state.wrapping_add(GOLDEN.wrapping_mul(idx.wrapping_add(1))))
 }
 
 /// A stream of random numbers.
@@ -76,6 +86,7 @@ mod tests {
         let mut rng = Rng::new(1_234_567);
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
         assert_eq!([rng.next_u64(), rng.next_u64(), rng.next_u64()], expected);
+        assert_eq!([0, 1, 2].map(|idx| nth(1_234_567, idx)), expected);
     }
 
     #[test]
