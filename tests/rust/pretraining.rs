@@ -13,8 +13,8 @@ use crate::tiny::{Row, Seed, Table, Task, database, seed, untimed};
 fn orders() -> (TempDir, Database) {
     let order = |n: u32| Row {
         time: Some(i64::from(n)),
-        parents: vec![Some(n % 5), (n % 3 > 0).then_some(n % 4)],
-        cells: vec![Some(Cell::Identifier), Some(Cell::Boolean(n % 2 == 0)), Some(Cell::Text(0))],
+        parents: vec![Some(n % 5), (!n.is_multiple_of(3)).then_some(n % 4)],
+        cells: vec![Some(Cell::Identifier), Some(Cell::Boolean(n.is_multiple_of(2))), Some(Cell::Text(0))],
     };
     let columns = vec![("id", Stype::Identifier), ("flag", Stype::Boolean), ("word", Stype::Text)];
     let tables = [
@@ -73,7 +73,7 @@ fn masks_hide_cells_at_their_rates_and_change_nothing_else() {
             }));
         }
         let counts = counts(&masked);
-        assert_eq!(counts[&(Stype::Identifier.code() as i8)].0, 0.0);
+        assert!(counts[&(Stype::Identifier.code() as i8)].0 < 1.0);
         for (stype, rate) in [Stype::Numerical, Stype::Boolean, Stype::Text].iter().zip(rates) {
             let (masked, all) = counts[&(stype.code() as i8)];
             let deviation = (all * rate * (1.0 - rate)).sqrt();
