@@ -17,16 +17,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 AttentionKind = Literal["column", "feature", "neighbor", "temporal", "full"]
 
-ModelKind = Literal["transformer"]
+PublishedKind = Literal["rt-v1", "rt-plurel", "rt-j"]
+PUBLISHED_KINDS: tuple[PublishedKind, ...] = get_args(PublishedKind)
+
+ModelKind = Literal["transformer", "rt-v1", "rt-plurel", "rt-j"]
 
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {"d_model": 64, "num_layers": 3, "num_heads": 2, "d_ff": 128, "readout": True},
-    "rt-22m": {"d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
+    "demo": {"kind": "transformer", "d_model": 64, "num_layers": 3, "num_heads": 2, "d_ff": 128, "readout": True},
+    "rt-22m": {"kind": "transformer", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
+    "rt-v1": {"kind": "rt-v1", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024},
+    "rt-plurel": {"kind": "rt-plurel", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024},
+    "rt-j": {"kind": "rt-j", "d_model": 512, "num_layers": 12, "num_heads": 8, "d_ff": 2048},
 }
-"""Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator."""
+"""Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator;
+`rt-v1`, `rt-plurel` and `rt-j` are published models, whose weights `tributary import-weights` reads."""
 
 
 Count = Annotated[int, Field(ge=0)]
@@ -100,8 +107,14 @@ class DataSection(_Section):
 class ModelConfig(_Section):
     """Sizes of the model; a preset fills the keys that are not given."""
 
-    preset: Literal["demo", "rt-22m"] = Field(default="demo", description="sizes to start from")
+    preset: Literal["demo", "rt-22m", "rt-v1", "rt-plurel", "rt-j"] = Field(
+        default="demo", description="sizes to start from"
+    )
     kind: ModelKind = Field(default="transformer", description="architecture of the model")
+    number_output: Literal["z-score", "log-odds"] = Field(
+        default="z-score",
+        description="kind rt-j only: what its number head says of a boolean; log-odds if trained with cross-entropy",
+    )
     d_model: int = Field(default=64, ge=8, description="width of a cell's token")
     num_layers: int = Field(default=3, ge=1, description="blocks, the readout block included")
     num_heads: int = Field(default=2, ge=1, description="attention heads; divides d_model")

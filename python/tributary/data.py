@@ -237,14 +237,20 @@ def sampler_options(config: DataSection) -> dict[str, Any]:
     return config.model_dump(exclude={"database", "in_memory", "tasks", "task_balance"})
 
 
-def database_arrays(database: Database) -> DatabaseArrays:
+def database_arrays(database: Database, *, are_spread: bool = True) -> DatabaseArrays:
     """What the ids of this database's batches point into, as numpy arrays.
+
+    Args:
+        database: an opened database.
+        are_spread: column vectors are moved apart (`spread`), as our own models read them; else as they were embedded.
 
     Raises:
         ValueError: a foreign key's column has no embedding, or the database has no vectors yet.
     """
     manifest = json.loads(database.manifest)
-    columns = spread(database.embeddings("column"))
+    columns = database.embeddings("column")
+    if are_spread:
+        columns = spread(columns)
     if columns.shape[0] != manifest["num_columns"]:
         raise ValueError(
             f"{database.path}: expected vectors of {manifest['num_columns']} columns, found {columns.shape[0]}"

@@ -25,7 +25,7 @@ from flax import nnx
 
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
 from tributary.checkpoint import CheckpointError, Checkpoints, Kind
-from tributary.config import ConfigError, ModelConfig, RunConfig
+from tributary.config import PUBLISHED_KINDS, ConfigError, ModelConfig, RunConfig
 from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
 from tributary.losses import class_logits
 from tributary.model import build_model
@@ -111,7 +111,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     config = RunConfig.load(run_dir / "config.yaml")
     opened = Database(str(database if database is not None else config.data.database))
     manifest = json.loads(opened.manifest)
-    arrays = database_arrays(opened)
+    arrays = database_arrays(opened, are_spread=config.model.kind not in PUBLISHED_KINDS)
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
     template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
     checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)

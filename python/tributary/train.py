@@ -22,7 +22,7 @@ from flax import nnx
 
 from tributary.batch import Batch, DatabaseArrays
 from tributary.checkpoint import Checkpoints, Kind, Progress, check_same_run
-from tributary.config import ConfigError, RunConfig
+from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
 from tributary.data import Database, Loaded, Loader, database_arrays
 from tributary.journal import Journal, Pace, Position
 from tributary.losses import Objective, objective_loss
@@ -109,7 +109,9 @@ def train(
     database = Database(config.data.database, in_memory=config.data.in_memory)
     tasks = _tasks_of(config, database)
     device = jax.devices()[0]
-    arrays = jax.device_put(database_arrays(database), device)
+    arrays = jax.device_put(
+        database_arrays(database, are_spread=config.model.kind not in PUBLISHED_KINDS), device
+    )
 
     # --- Model and optimiser ----------------------------------------------------------------------------------------
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)

@@ -11,6 +11,7 @@ import json
 import numpy as np
 
 import tributary.data
+import tributary.import_weights
 import tributary.mixture
 import tributary.predict
 import tributary.train
@@ -161,7 +162,8 @@ def _manifest() -> dict:
 
 def install(monkeypatch) -> None:
     """Puts the fakes where training and prediction look for database and sampler."""
-    for module in (tributary.data, tributary.mixture, tributary.train, tributary.predict, tributary.validation):
+    rooms = (tributary.data, tributary.mixture, tributary.train, tributary.predict, tributary.validation)
+    for module in (*rooms, tributary.import_weights):
         for name, fake in (("Database", FakeDatabase), ("Sampler", FakeSampler)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)

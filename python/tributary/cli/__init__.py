@@ -30,6 +30,7 @@ _VERBS = {
     "query": "Data",
     "sample": "Data",
     "train": "Models",
+    "import-weights": "Models",
     "evaluate": "Models",
     "predict": "Models",
     "report": "Models",

@@ -13,22 +13,34 @@ from typing import Protocol
 from flax import nnx
 
 from tributary.batch import Array, Batch, DatabaseArrays
-from tributary.config import ModelConfig, ModelKind
-from tributary.model.heads import Heads, Outputs
+from tributary.config import PUBLISHED_KINDS, ModelConfig, ModelKind
+from tributary.model.heads import Outputs
+from tributary.model.published import PublishedTransformer
 from tributary.model.transformer import RelationalTransformer
+
+
+class ClassSpace(Protocol):
+    """Heads that can put classes beside answers."""
+
+    def class_keys(self, vectors: Array) -> Array:
+        """Float32 [..., D]: what `Outputs.query` is compared with, for vocabulary vectors [..., E]."""
 
 
 class Model(Protocol):
     """What training and prediction ask of a model."""
 
-    heads: Heads
-    """Turns states of cells into answers; `Heads.class_keys` is what `Outputs.query` is compared with."""
+    @property
+    def heads(self) -> ClassSpace:
+        """Turns states of cells into answers."""
 
     def __call__(self, batch: Batch, arrays: DatabaseArrays, cells: Array, is_masked: Array | None = None) -> Outputs:
         """Predictions for the cells int32 [B, Q]; `is_masked` bool [B, S] are hidden besides the targets."""
 
 
-MODEL_KINDS: dict[ModelKind, Callable[..., Model]] = {"transformer": RelationalTransformer}
+MODEL_KINDS: dict[ModelKind, Callable[..., Model]] = {
+    "transformer": RelationalTransformer,
+    **dict.fromkeys(PUBLISHED_KINDS, PublishedTransformer),
+}
 """Class of every `model.kind`, called as (config, embedding_dim, rngs=rngs)."""
 
 
