@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tributary import _headwater
 
 # a shell that starts the tests in the background makes them ignore Ctrl-C, and their children inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,6 +125,24 @@ class Shop:
 def shop(tmp_path: Path) -> Shop:
     """Twelve customers, five products, sixty orders, three tasks; not yet written."""
     return Shop(tmp_path / "shop")
+
+
+@pytest.fixture(scope="session")
+def spend_shop(tmp_path_factory: pytest.TempPathFactory) -> _headwater.Database:
+    """A processed shop with times, splits and a horizon: `native_database.spend_shop`."""
+    import native_database
+
+    return native_database.spend_shop(tmp_path_factory.mktemp("spend_shop") / "processed")
+
+
+@pytest.fixture(scope="session")
+def rel_f1(shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> _headwater.Database:
+    """The shared rel-f1, processed once by the native stages."""
+    import native_database
+
+    metadata = json.loads((_ROOT / "data" / "metadata" / "rel-f1.json").read_text())
+    raw = shared_data("rel-f1") / "raw"
+    return native_database.process(raw, metadata, tmp_path_factory.mktemp("rel-f1") / "database")
 
 
 @pytest.fixture

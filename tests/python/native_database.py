@@ -1,13 +1,16 @@
-"""A processed database made by the native stages alone: no embedder, no child process, no staging to resume."""
+"""Processed databases made by the native stages alone: no embedder, no child process, no staging to resume."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tributary import _headwater
@@ -34,3 +37,55 @@ def process(raw: Path, metadata: Mapping[str, Any], folder: Path) -> _headwater.
         _headwater.write_task(folder, name, labels, metadata=normalised)
     _headwater.publish(folder)
     return _headwater.Database(folder)
+
+
+def spend_shop(folder: Path) -> _headwater.Database:
+    """Forty customers, two thousand orders, a question per customer and month; in the new folder `folder`."""
+    raw = folder.parent / f"{folder.name}.raw"
+    raw.mkdir()
+    number, start = np.arange(2000), datetime(2020, 1, 1)
+    pq.write_table(pa.table({"id": np.arange(40)}), raw / "customers.parquet")
+    orders = {
+        "id": number,
+        "customer": number * 7 % 40,
+        "amount": (number % 13).astype(float),
+        "at": [start + timedelta(hours=int(n)) for n in number],
+    }
+    pq.write_table(pa.table(orders), raw / "orders.parquet")
+    labels = {
+        "id": np.arange(120) % 40,
+        "moment": [start + timedelta(days=20 * (1 + n // 40)) for n in range(120)],
+        "spend": np.arange(120) / 7,
+        "split": ["train", "val", "test"] * 40,
+    }
+    pq.write_table(pa.table(labels), raw / "spend.parquet")
+    identifier = {"stype": "identifier"}
+    metadata = {
+        "name": "shop",
+        "tables": {
+            "customers": {"primary_key": "id", "columns": {"id": identifier}},
+            "orders": {
+                "primary_key": "id",
+                "temporal_column": "at",
+                "columns": {
+                    "id": identifier,
+                    "customer": {"stype": "identifier", "foreign_key": "customers.id"},
+                    "amount": {"stype": "numerical"},
+                    "at": {"stype": "timestamp"},
+                },
+            },
+        },
+        "tasks": {
+            "spend": {
+                "table": "spend.parquet",
+                "anchor_table": "customers",
+                "anchor_key": "id",
+                "target_column": "spend",
+                "target_stype": "numerical",
+                "observation_time_column": "moment",
+                "horizon": "10 days",
+            },
+            "amount": {"anchor_table": "orders", "target_column": "amount"},
+        },
+    }
+    return process(raw, metadata, folder)

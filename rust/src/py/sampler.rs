@@ -1,7 +1,8 @@
 //! The Python class `Sampler`: options in, batches of numpy arrays out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use numpy::ndarray::ArrayD;
 use numpy::{Element, PyArrayDyn, PyReadonlyArray1};
@@ -117,7 +118,7 @@ impl PySampler {
     /// The batch of a step, made by the calling thread.
     fn batch<'py>(&self, py: Python<'py>, step: i64) -> PyResult<Bound<'py, PyDict>> {
         let step = count("step", step)?;
-        let batch = detach(py, || self.0.batch(step))?;
+        let batch = interruptible(py, |is_unwanted| self.0.batch_unless(step, is_unwanted))?;
         arrays(py, batch)
     }
 
@@ -125,7 +126,7 @@ impl PySampler {
     fn next_batch<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         loop {
             // a signal that arrives during the wait must not lose a batch: it is raised before asking again
-            match py.detach(|| self.0.poll(PATIENCE))? {
+            match interruptible(py, |is_unwanted| self.0.poll_unless(PATIENCE, is_unwanted))? {
                 Next::Ready(batch) => return arrays(py, batch),
                 Next::End => return Err(PyStopIteration::new_err("every seed of the pass was handed out")),
                 Next::Pending => py.check_signals()?,
@@ -154,6 +155,25 @@ impl PySampler {
         let explanation = detach(py, || self.0.explain(position))?;
         to_json(&explanation)
     }
+}
+
+/// Runs `work` without the GIL. What it is given says whether a signal handler raised meanwhile; that is raised then.
+fn interruptible<T: Send>(py: Python<'_>, work: impl FnOnce(&dyn Fn() -> bool) -> Result<T> + Send) -> PyResult<T> {
+    py.detach(|| {
+        let (looked, raised) = (Cell::new(Instant::now()), Cell::new(None));
+        let is_unwanted = || {
+            if looked.get().elapsed() < PATIENCE {
+                return false;
+            }
+            looked.set(Instant::now());
+            let signal = Python::try_attach(|py| py.check_signals().err()).flatten();
+            let is_raised = signal.is_some();
+            raised.set(signal);
+            is_raised
+        };
+        let result = work(&is_unwanted);
+        raised.into_inner().map_or_else(|| Ok(result?), Err)
+    })
 }
 
 /// Children drawn per row and foreign key: a number, one per hop, or either by foreign key.

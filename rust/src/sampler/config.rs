@@ -334,7 +334,7 @@ impl SamplerConfig {
     pub fn identity(&self) -> Value {
         let mut options = serde_json::to_value(self).unwrap_or_default();
         if let Value::Object(options) = &mut options {
-            for shared in ["rank", "world_size", "threads", "prefetch"] {
+            for shared in ["batch_size", "rank", "world_size", "threads", "prefetch"] {
                 options.remove(shared);
             }
         }

@@ -92,7 +92,7 @@ impl Core {
         self.guard(|| {
             for seed in seeds {
                 if is_unwanted() {
-                    return Err(Error::Closed("the sampler is closed".into()));
+                    return Err(Error::Closed("the batch was given up".into()));
                 }
                 let mut canvas = batch.push();
                 if let Some(seed) = seed {
@@ -172,7 +172,15 @@ impl Sampler {
     /// [`Error::Argument`] when a pass in fixed order has no such step; [`Error::Format`] when the content of the
     /// database is damaged.
     pub fn batch(&self, step: u64) -> Result<Batch> {
+        self.batch_unless(step, &|| false)
+    }
+
+    /// As [`Self::batch`], which ends with [`Error::Closed`] as soon as it `is_unwanted`, asked before every context.
+    ///
+    /// # Errors
+    /// As [`Self::batch`].
+    pub fn batch_unless(&self, step: u64, is_unwanted: &dyn Fn() -> bool) -> Result<Batch> {
         let view = self.core.database.view();
-        self.core.batch(&mut self.core.walker(&view), step, &|| false)
+        self.core.batch(&mut self.core.walker(&view), step, is_unwanted)
     }
 }

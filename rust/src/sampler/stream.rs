@@ -1,5 +1,6 @@
 //! Batches one after the other, and where the stream stands.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub type Polled = Next<Batch>;
 pub(super) struct Stream {
     core: Arc<Core>,
     position: Mutex<Position>,
+    /// Beside the lock, so that a batch made under it can look up and end.
+    is_closed: AtomicBool,
     process: u32,
 }
 
@@ -25,7 +28,6 @@ struct Position {
     /// The step of the next batch.
     step: u64,
     prefetch: Option<Prefetch<Batch>>,
-    is_closed: bool,
 }
 
 /// What a stream is restored from.
@@ -44,8 +46,9 @@ struct State {
 
 impl Stream {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        let position = Position { step: 0, prefetch: None, is_closed: false };
-        Self { core, position: Mutex::new(position), process: std::process::id() }
+        let position = Position { step: 0, prefetch: None };
+        let (position, is_closed) = (Mutex::new(position), AtomicBool::new(false));
+        Self { core, position, is_closed, process: std::process::id() }
     }
 
     fn position(&self) -> Result<MutexGuard<'_, Position>> {
@@ -57,11 +60,22 @@ impl Stream {
         Ok(self.position.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn poll(&self, timeout: Duration) -> Result<Polled> {
-        let mut position = self.position()?;
-        if position.is_closed {
-            return Err(Error::Closed("the sampler is closed".into()));
-        }
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// The position of a stream that is not closed.
+    fn open_position(&self) -> Result<MutexGuard<'_, Position>> {
+        let position = self.position()?;
+        if self.is_closed() { Err(Self::closed()) } else { Ok(position) }
+    }
+
+    fn closed() -> Error {
+        Error::Closed("the sampler is closed".into())
+    }
+
+    fn poll(&self, timeout: Duration, is_unwanted: &dyn Fn() -> bool) -> Result<Polled> {
+        let mut position = self.open_position()?;
         let core = &self.core;
         if core.num_steps().is_some_and(|steps| position.step >= steps) {
             return Ok(Next::End);
@@ -69,7 +83,9 @@ impl Stream {
         let workers = core.config.workers();
         let polled = if workers == 0 {
             let view = core.database.view();
-            core.batch(&mut core.walker(&view), position.step, &|| false).map(Next::Ready)
+            let is_unwanted = || self.is_closed() || is_unwanted();
+            let made = core.batch(&mut core.walker(&view), position.step, &is_unwanted);
+            made.map(Next::Ready).map_err(|error| if self.is_closed() { Self::closed() } else { error })
         } else {
             if position.prefetch.is_none() {
                 let (core, steps) = (core.clone(), core.num_steps());
@@ -123,19 +139,16 @@ impl Stream {
                 state.position
             )));
         }
-        let mut position = self.position()?;
-        if position.is_closed {
-            return Err(Error::Closed("the sampler is closed".into()));
-        }
+        let mut position = self.open_position()?;
         position.prefetch = None;
         position.step = state.position / per_step;
         Ok(())
     }
 
     fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         // in a forked child there is nothing to end
         if let Ok(mut position) = self.position() {
-            position.is_closed = true;
             position.prefetch = None;
         }
     }
@@ -147,7 +160,16 @@ impl Sampler {
     /// # Errors
     /// As [`Self::batch`]; [`Error::Closed`] after [`Self::close`] or in a forked child.
     pub fn poll(&self, timeout: Duration) -> Result<Polled> {
-        self.stream.poll(timeout)
+        self.poll_unless(timeout, &|| false)
+    }
+
+    /// As [`Self::poll`]; where no worker makes batches ahead, this one ends with [`Error::Closed`] as soon as it
+    /// `is_unwanted`, which is asked before every context.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub fn poll_unless(&self, timeout: Duration, is_unwanted: &dyn Fn() -> bool) -> Result<Polled> {
+        self.stream.poll(timeout, is_unwanted)
     }
 
     /// Where the stream stands, as JSON.
