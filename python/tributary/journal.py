@@ -46,15 +46,15 @@ class Pace:
 
     def __init__(self, elapsed_s: float):
         self._start = time.perf_counter() - elapsed_s
-        self._num_examples, self._wait_s, self._since = 0, 0.0, time.perf_counter()
         self._first_step_s: tuple[int, float] | None = None
+        self.reset()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waiting for input."""
+        """Counts the time inside as a step's waiting for input."""
         start = time.perf_counter()
         yield
-        self._wait_s += time.perf_counter() - start
+        self.waits_ms.append(1000 * (time.perf_counter() - start))
 
     def tick(self, num_examples: int) -> float:
         """Counts a step; returns the seconds trained."""
@@ -63,7 +63,9 @@ class Pace:
 
     def reset(self) -> None:
         """Begins the next window of the rates."""
-        self._num_examples, self._wait_s, self._since = 0, 0.0, time.perf_counter()
+        self._num_examples, self._since = 0, time.perf_counter()
+        self.waits_ms: list[float] = []
+        """Milliseconds that each step of this window waited for its batch."""
 
     @property
     def examples_per_s(self) -> float:
@@ -73,7 +75,7 @@ class Pace:
     @property
     def input_wait(self) -> float:
         """Share of this window spent waiting for batches."""
-        return self._wait_s / max(1e-9, time.perf_counter() - self._since)
+        return sum(self.waits_ms) / max(1e-6, 1000 * (time.perf_counter() - self._since))
 
     def remaining_s(self, position: Position, num_steps: int, limit_s: float) -> float:
         """Seconds left at the pace since the first step of this process (which compiled), within the limit."""
@@ -113,11 +115,11 @@ class Journal:
             self._events.add(line)
 
     def write_step(self, position: Position, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
-        """A line for a training step; metrics are those of the last step done."""
+        """A line for the steps since the last one; metrics are those of the last step done."""
         rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait}
         values = {name: float(value) for name, value in metrics.items()}
         line = {"kind": "train", "step": position.step, "elapsed_s": position.elapsed_s, **rates, **values}
-        self._append(line)
+        self._append(line | {"input_wait_ms": [round(wait, 3) for wait in pace.waits_ms]})
 
     def write_validation(self, validation: Validation, position: Position) -> None:
         """A line for a validation, and the history up to it."""

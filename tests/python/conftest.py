@@ -145,7 +145,7 @@ def rel_f1(shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     return native_database.process(raw, metadata, tmp_path_factory.mktemp("rel-f1") / "database")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tributary_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `tributary ...` in a process of its own."""
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from conftest import Shop
+
 HOSTILE = "</td><script>alert('1')</script>"
 
 
-@pytest.fixture
-def database(shop, tmp_path: Path, tributary_command) -> Path:
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, tributary_command) -> Path:
     """The shop with a table and a database whose name would be markup."""
+    folder = tmp_path_factory.mktemp("inspect")
+    shop = Shop(folder / "shop")
     shop.metadata["name"] = HOSTILE
     shop.metadata["tables"][HOSTILE] = shop.metadata["tables"].pop("products")
     shop.metadata["tables"]["orders"]["columns"]["product_id"]["foreign_key"] = f"{HOSTILE}.id"
-    result = tributary_command("preprocess", shop.write(), tmp_path / "db")
+    result = tributary_command("preprocess", shop.write(), folder / "db")
     assert result.returncode == 0, result.stderr
-    return tmp_path / "db"
+    return folder / "db"
 
 
 class Page(HTMLParser):
@@ -117,11 +122,12 @@ def test_a_terminal_that_knows_little_gets_the_text(database: Path, tributary_co
     assert "orders.customer_id" in result.stdout
 
 
-def test_a_damaged_file_is_named_with_the_remedy(database: Path, tributary_command) -> None:
-    file = database / "graph.bin"
+def test_a_damaged_file_is_named_with_the_remedy(database: Path, tmp_path: Path, tributary_command) -> None:
+    damaged = shutil.copytree(database, tmp_path / "damaged")
+    file = damaged / "graph.bin"
     content = file.read_bytes()
     file.write_bytes(content[:-64])
-    result = tributary_command("inspect", database)
+    result = tributary_command("inspect", damaged)
     assert result.returncode == 2
     assert "graph.bin" in result.stderr
     assert "run `tributary preprocess` again" in result.stderr

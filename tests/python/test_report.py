@@ -43,6 +43,7 @@ def make_run(folder: Path, database: ParquetDatabase, tasks: list[str]) -> list[
         {"step": i, "loss": 1 / (i + 1), "elapsed_s": i / 9, "examples_per_s": 90.0, "input_wait": 0.02}
         for i in range(100)
     ]
+    train[-1]["input_wait_ms"] = [0.25, 0.0, 3.5]
     validation = [{"step": i, "score": 0.1, "tasks": {t: {"score": i / 100} for t in tasks}} for i in range(0, 99, 20)]
     history = {"num_steps": 100, "batch_size": 32, "elapsed_s": 75.0, "num_parameters": 12345, "best_step": 80}
     (folder / "training_history.json").write_text(json.dumps({**history, "train": train, "validation": validation}))
@@ -69,7 +70,15 @@ def test_page_is_whole_self_contained_and_says_everything(shops, tmp_path):
     assert "<b>shops</b></h1>" not in page, "names are escaped"
     for said in ("amount", "big", "class", "seed-time regime", ["beats", "the", "constant"][0], "LightGBM", "12,345"):
         assert said in page
-    for title in ("ROC", "Calibration", "Residuals", "Predicted against actual", "Confusion", "Training loss"):
+    for title in (
+        "ROC",
+        "Calibration",
+        "Residuals",
+        "Predicted against actual",
+        "Confusion",
+        "Training loss",
+        "Each step, milliseconds",
+    ):
         assert title in page
     assert "By time" in page
     assert "By history of the entity" in page

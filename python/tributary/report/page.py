@@ -65,7 +65,7 @@ def write_report(
             database=_describe_database(manifest),
             missing=missing,
             sections=[_describe_task(run_dir, result, manifest) for result in evaluations],
-            curves=[Markup(svg) for svg in plots.learning_curves(history)],
+            curves=[Markup(svg) for svg in [*plots.learning_curves(history), *plots.input_waits(history)]],
             cost=_describe_cost(history, _read_json(run_dir / "environment.json"), evaluations),
             config=config_text,
             run_dir=str(run_dir),

@@ -143,6 +143,23 @@ def learning_curves(history: Mapping[str, Any]) -> list[str]:
     return pictures
 
 
+def input_waits(history: Mapping[str, Any]) -> list[str]:
+    """What each step waited for its batch, beside what a step takes."""
+    train = [line for line in history.get("train", []) if line.get("input_wait_ms")]
+    if not train:
+        return []
+    with _figure("input waits") as figure:
+        axes = figure.subplots()
+        steps = np.concatenate([line["step"] + 1 - np.arange(len(line["input_wait_ms"]), 0, -1) for line in train])
+        waits = np.concatenate([line["input_wait_ms"] for line in train])
+        axes.plot(steps, np.maximum(waits, 1e-3), ".", markersize=2.5, color=MODEL, label="waited for its batch")
+        took = [1000 * history["batch_size"] / max(line["examples_per_s"], 1e-9) for line in train]
+        axes.plot([line["step"] for line in train], took, color=MUTED, label="took in all")
+        axes.set(title="Each step, milliseconds", xlabel="step", yscale="log")
+        axes.legend()
+        return [_svg(figure, "milliseconds that each step waited for its batch")]
+
+
 def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floats]) -> list[str]:
     """ROC, precision-recall and calibration of the model, with LightGBM beside it."""
     if label.all() or not label.any():
