@@ -19,8 +19,9 @@ _EPILOG = """
 Every verb explains itself: [cyan]tributary VERB --help[/cyan].
 """
 
-# verb -> section of the help; a verb lives in the file of its name, as the function of its name
+# verb -> section of the help; a verb lives in the file of its name, as the function (or group of verbs) of its name
 _VERBS = {
+    "metadata": "Data",
     "preprocess": "Data",
     "verify": "Data",
     "embed": "Data",
@@ -61,7 +62,10 @@ def make_app(only: str | None = None) -> typer.Typer:
         name = verb.replace("-", "_")
         if (only is None or verb == only) and find_spec(f"tributary.cli.{name}") is not None:
             function = getattr(import_module(f"tributary.cli.{name}"), name)
-            app.command(verb, rich_help_panel=section)(function)
+            if isinstance(function, typer.Typer):
+                app.add_typer(function, name=verb, rich_help_panel=section)
+            else:
+                app.command(verb, rich_help_panel=section)(function)
     return app
 
 
