@@ -109,9 +109,7 @@ def train(
     database = Database(config.data.database, in_memory=config.data.in_memory)
     tasks = _tasks_of(config, database)
     device = jax.devices()[0]
-    arrays = jax.device_put(
-        database_arrays(database, are_spread=config.model.kind not in PUBLISHED_KINDS), device
-    )
+    arrays = jax.device_put(database_arrays(database, are_spread=config.model.kind not in PUBLISHED_KINDS), device)
 
     # --- Model and optimiser ----------------------------------------------------------------------------------------
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)

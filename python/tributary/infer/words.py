@@ -281,8 +281,8 @@ CALENDAR_WORDS = frozenset(
 """Words of numbers that say a time again."""
 
 _NOT_IDS = frozenset(
-    ["acid", "aid", "bid", "fluid", "grid", "hockey", "humid", "hybrid", "jockey", "monkey", "paid", "rapid", "solid"]
-    + ["squid", "turkey", "unpaid", "valid", "void", "whiskey"]
+    {"acid", "aid", "bid", "fluid", "grid", "hockey", "humid", "hybrid", "jockey", "monkey", "paid", "rapid", "solid"}
+    | {"squid", "turkey", "unpaid", "valid", "void", "whiskey"}
 )
 """Words that only end like a key."""
 
