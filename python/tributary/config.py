@@ -25,15 +25,19 @@ ModelKind = Literal["transformer", "rt-v1", "rt-plurel", "rt-j"]
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
 
+AgeCycle = Literal["hour", "day", "week", "year"]
+
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {"kind": "transformer", "d_model": 64, "num_layers": 3, "num_heads": 2, "d_ff": 128, "readout": True},
     "rt-22m": {"kind": "transformer", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024, "readout": False},
+    "rt-86m": {"kind": "transformer", "d_model": 512, "num_layers": 12, "num_heads": 8, "d_ff": 2048, "readout": False},
     "rt-v1": {"kind": "rt-v1", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024},
     "rt-plurel": {"kind": "rt-plurel", "d_model": 256, "num_layers": 12, "num_heads": 8, "d_ff": 1024},
     "rt-j": {"kind": "rt-j", "d_model": 512, "num_layers": 12, "num_heads": 8, "d_ff": 2048},
 }
-"""Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator;
-`rt-v1`, `rt-plurel` and `rt-j` are published models, whose weights `tributary import-weights` reads."""
+"""Model sizes by name: `demo` trains on two CPU cores in minutes; `rt-22m` is the paper's size, for an accelerator,
+`rt-86m` one of twice its width; `rt-v1`, `rt-plurel` and `rt-j` are published models, whose weights
+`tributary import-weights` reads."""
 
 
 Count = Annotated[int, Field(ge=0)]
@@ -107,7 +111,7 @@ class DataSection(_Section):
 class ModelConfig(_Section):
     """Sizes of the model; a preset fills the keys that are not given."""
 
-    preset: Literal["demo", "rt-22m", "rt-v1", "rt-plurel", "rt-j"] = Field(
+    preset: Literal["demo", "rt-22m", "rt-86m", "rt-v1", "rt-plurel", "rt-j"] = Field(
         default="demo", description="sizes to start from"
     )
     kind: ModelKind = Field(default="transformer", description="architecture of the model")
@@ -132,9 +136,38 @@ class ModelConfig(_Section):
         description="what of a timestamp is read: its cycles, and its place among all timestamps (absolute); later "
         "moments than those trained on have places, and perhaps months, never seen",
     )
+    age_cycles: tuple[AgeCycle, ...] = Field(
+        default=("day", "week", "year"), description="cycles by which the age of a row at the seed's time is read"
+    )
+    variable_selection: bool = Field(
+        default=False,
+        description="a column's cells weigh in every attention by what the asked column has to do with it",
+    )
+    positional: Literal["none", "walk", "pearl-random", "pearl-basis"] = Field(
+        default="none",
+        description="where a row stands in the graph of its context. walk: probabilities of a random walk from the "
+        "seed (data.walk_features); pearl-random, pearl-basis: a graph network on node features without meaning",
+    )
+    positional_steps: int = Field(default=8, ge=1, description="steps of the walk that are read")
+    positional_layers: int = Field(default=3, ge=1, description="layers of the graph network: links it reads along")
+    positional_width: int = Field(default=16, ge=1, description="width of the graph network")
+    positional_samples: int = Field(default=16, ge=1, description="random node features of pearl-random")
+    qk_norm: bool = Field(default=True, description="queries and keys are normalised per head")
+    output_gates: bool = Field(default=False, description="what a head read is scaled by a gate of the query's token")
+    link_bias: bool = Field(
+        default=False,
+        description="attention along links prefers some foreign keys, by a bias computed from their names",
+    )
+    link_head: bool = Field(default=False, description="the model judges links between rows (data.num_links)")
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked"] = Field(
         default="auto", description="implementation of attention; auto: chunked on CPU, dense elsewhere"
+    )
+    scan: bool = Field(
+        default=True, description="layers run in a loop: compilation does not grow with depth; false: written out"
+    )
+    remat: bool = Field(
+        default=False, description="a layer's values are computed again in the backward pass: less memory, more time"
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of computation")
     param_dtype: Literal["float32"] = Field(default="float32", description="dtype of stored parameters")
@@ -172,6 +205,23 @@ class ObjectiveSection(_Section):
         default=512,
         ge=2,
         description="distinct values of a batch that a masked categorical or text cell is told apart from",
+    )
+    calendar_weight: float = Field(
+        default=0.5,
+        ge=0.0,
+        description="weight of the cycles (hour, weekday, month...) of a masked timestamp; that of its place is 1",
+    )
+    positive_weight: float = Field(
+        default=1.0, gt=0.0, description="weight of a boolean's loss where the label is true"
+    )
+    focal_gamma: float = Field(
+        default=0.0, ge=0.0, description="exponent by which booleans that are predicted well weigh less; 0: all alike"
+    )
+    z_loss: float = Field(
+        default=0.0, ge=0.0, description="weight of the squared log-normaliser of classes, which keeps logits small"
+    )
+    link_weight: float = Field(
+        default=0.3, ge=0.0, description="weight of the links' loss (model.link_head); the targets' weight is 1"
     )
 
 

@@ -1,4 +1,4 @@
-"""The training objective: target cells, and cells masked at random beside them. All losses are float32.
+"""The training objective: target cells, and beside them masked cells and links. All losses are float32.
 
 Every loss is a mean over the cells that have a label of its kind; a cell without a label weighs nothing. Described
 in `documentation/training.md`.
@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import optax
 
 from tributary.batch import Array, Batch, DatabaseArrays
-from tributary.model.encoders import BOOLEAN, CATEGORICAL, IDENTIFIER, NUMERICAL, TEXT, TIMESTAMP
+from tributary.model.encoders import (
+    BOOLEAN,
+    CATEGORICAL,
+    IDENTIFIER,
+    NUMERICAL,
+    TEXT,
+    TIMESTAMP,
+    calendar_features,
+)
 from tributary.model.heads import Outputs
 from tributary.model.kinds import Model
 
@@ -33,6 +41,16 @@ class Objective:
     """Standard deviations beyond which the loss of a number grows linearly."""
     num_candidates: int = 512
     """Distinct values a masked categorical or text cell is told apart from."""
+    calendar_weight: float = 0.5
+    """Weight of the cycles of a masked timestamp beside its place among all timestamps."""
+    positive_weight: float = 1.0
+    """Weight of a boolean's loss where the label is true."""
+    focal_gamma: float = 0.0
+    """Exponent by which booleans that are predicted well weigh less."""
+    z_loss: float = 0.0
+    """Weight of the squared logarithm of the classes' normaliser."""
+    link_weight: float = 0.3
+    """Weight of the links' loss beside the targets'."""
 
     def num_masked(self, seq_len: int) -> int:
         """Most cells masked in one context of `seq_len` cells."""
@@ -47,22 +65,58 @@ def huber_loss(prediction: Array, label: Array, delta: float) -> Array:
     return optax.losses.huber_loss(prediction, label, delta=delta) / delta
 
 
-def boolean_loss(log_odds: Array, label: Array) -> Array:
-    """Binary cross-entropy of float32 labels 0 and 1, in nats."""
-    return optax.losses.sigmoid_binary_cross_entropy(log_odds, label)
+def calendar_loss(prediction: Array, calendar: Array) -> Array:
+    """Mean over seven cycles of the Huber loss (delta 1) of sine and cosine.
+
+    Args:
+        prediction: float32 [..., 14] sines, then cosines.
+        calendar: int16 [..., 7] as `cell_calendar`.
+
+    Returns:
+        float32 [...]; half the squared distance to the point on the unit circle, linear where that is far.
+    """
+    error = optax.losses.huber_loss(prediction, calendar_features(calendar), delta=1.0)
+    return jnp.sum(error, axis=-1) / calendar.shape[-1]
 
 
-def class_loss(logits: Array, label: Array, is_candidate: Array) -> Array:
-    """Cross-entropy in nats among the candidates of each row.
+def boolean_loss(log_odds: Array, label: Array, positive_weight: float = 1.0, focal_gamma: float = 0.0) -> Array:
+    """Binary cross-entropy of float32 labels 0 and 1, in nats.
+
+    Args:
+        log_odds: float32 [...].
+        label: float32 [...], 0 or 1.
+        positive_weight: factor where the label is 1.
+        focal_gamma: the factor (1 - probability of the label) to this power makes good predictions weigh less.
+
+    Source: focal loss, arXiv 1708.02002, equation 4.
+    """
+    is_true = label > 0.5
+    of_label = jnp.where(is_true, log_odds, -log_odds)
+    loss = jax.nn.softplus(-of_label)
+    if focal_gamma > 0.0:
+        loss *= jnp.exp(-focal_gamma * jax.nn.softplus(of_label))
+    return loss if positive_weight == 1.0 else loss * jnp.where(is_true, positive_weight, 1.0)
+
+
+def class_loss(logits: Array, label: Array, is_candidate: Array, z_loss: float = 0.0) -> Array:
+    """Cross-entropy in nats among the candidates of each row, plus `z_loss` times the squared log-normaliser.
 
     Args:
         logits: float32 [..., K].
         label: int32 [...] position of the true candidate.
         is_candidate: bool [..., K]; the true one has to be among them.
+        z_loss: keeps the logarithm of the sum over exp(logits) near 0.
+
+    Source: z-loss, PaLM, arXiv 2204.02311, section 5.
     """
     logits = jnp.where(is_candidate, logits, -1e30)
     truth = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - truth
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    loss = normaliser - truth
+    if z_loss > 0.0:
+        # A row without a candidate, whose loss nobody counts, has no normaliser.
+        loss += z_loss * jnp.square(jnp.where(jnp.any(is_candidate, axis=-1), normaliser, 0.0))
+    return loss
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
@@ -120,7 +174,7 @@ def masked_loss(
     """
 
     def pick(field: Array) -> Array:
-        return jnp.take_along_axis(field, cells, axis=1)
+        return jnp.take_along_axis(field, cells.reshape(cells.shape + (1,) * (field.ndim - 2)), axis=1)
 
     stype, value, is_null = pick(batch.cell_stype), pick(batch.cell_value), pick(batch.cell_is_null)
     known = is_masked & ~is_null
@@ -128,10 +182,13 @@ def masked_loss(
     def weight(*codes: int) -> Array:
         return (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)
 
+    moment = huber_loss(outputs.moment, value, objective.huber_delta)
+    if outputs.calendar is not None:
+        moment += objective.calendar_weight * calendar_loss(outputs.calendar, pick(batch.cell_calendar))
     losses = {
         "number": huber_loss(outputs.number, value, objective.huber_delta),
-        "moment": huber_loss(outputs.moment, value, objective.huber_delta),
-        "truth": boolean_loss(outputs.truth, value),
+        "moment": moment,
+        "truth": boolean_loss(outputs.truth, value, objective.positive_weight, objective.focal_gamma),
     }
     weights = {"number": weight(NUMERICAL), "moment": weight(TIMESTAMP), "truth": weight(BOOLEAN)}
     weights["word"] = weight(CATEGORICAL, TEXT)
@@ -173,7 +230,7 @@ def _contrastive_loss(
     is_negative = (chosen_column == column[:, None]) & (chosen_vocab != vocab[:, None])
     is_negative &= chosen_known & ~is_repeated
     is_candidate = jnp.concatenate([jnp.ones_like(is_negative[:, :1]), is_negative], axis=1)
-    return class_loss(logits, jnp.zeros_like(vocab), is_candidate).reshape(shape)
+    return class_loss(logits, jnp.zeros_like(vocab), is_candidate, objective.z_loss).reshape(shape)
 
 
 # --- Target cells ------------------------------------------------------------------------------------------------
@@ -204,7 +261,7 @@ def target_loss(
         outputs: predictions; the first of each context is the target's.
         batch: device fields.
         arrays: embeddings and classes.
-        objective: Huber's delta.
+        objective: Huber's delta, weights of booleans and classes.
 
     Returns:
         Loss, and its parts by name. A label that is none of its task's classes is left out and counted in
@@ -217,11 +274,13 @@ def target_loss(
     is_true_class = (classes == batch.target_vocab[:, None]) & (classes >= 0)
     in_classes = jnp.any(is_true_class, axis=1)
     logits = class_logits(model, outputs.query[:, 0], batch, arrays)
+    balance = (objective.positive_weight, objective.focal_gamma)
+    is_candidate = (classes >= 0) & in_classes[:, None]
     losses = {
         "number": huber_loss(outputs.number[:, 0], batch.target_value, objective.huber_delta),
         "moment": huber_loss(outputs.moment[:, 0], batch.target_value, objective.huber_delta),
-        "truth": boolean_loss(outputs.truth[:, 0], batch.target_value),
-        "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), (classes >= 0) & in_classes[:, None]),
+        "truth": boolean_loss(outputs.truth[:, 0], batch.target_value, *balance),
+        "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), is_candidate, objective.z_loss),
     }
     is_word = (stype == CATEGORICAL) | (stype == TEXT)
     chosen = {
@@ -238,10 +297,28 @@ def target_loss(
     return total, parts
 
 
+# --- Links -------------------------------------------------------------------------------------------------------
+
+
+def link_loss(log_odds: Array, batch: Batch) -> Array:
+    """Mean binary cross-entropy over the pairs of rows of a batch, zero where it has none.
+
+    Args:
+        log_odds: float32 [B, L].
+        batch: device fields; `link_is_true` is the label.
+    """
+    is_pair = (batch.link_child >= 0) & ~batch.seed_is_padding[:, None]
+    losses = boolean_loss(log_odds, batch.link_is_true.astype(jnp.float32))
+    return weighted_mean(losses, is_pair.astype(jnp.float32))
+
+
+# --- The whole ---------------------------------------------------------------------------------------------------
+
+
 def objective_loss(
     model: Model, batch: Batch, arrays: DatabaseArrays, key: Array, objective: Objective
 ) -> tuple[Array, dict[str, Array]]:
-    """Loss of a training step: target loss + masked_weight * masked loss.
+    """Loss of a training step: target loss + masked_weight * masked loss + link_weight * link loss.
 
     Args:
         model: the model.
@@ -256,14 +333,19 @@ def objective_loss(
     target = jnp.maximum(batch.target_cell, 0)[:, None]
     if objective.num_masked(batch.seq_len) == 0 or objective.masked_weight == 0:
         outputs = model(batch, arrays, target)
+        total, metrics = target_loss(model, outputs, batch, arrays, objective)
+        metrics["target_loss"] = total
+    else:
+        cells, is_chosen = choose_masked_cells(batch, key, objective)
+        context = jnp.arange(batch.batch_size)[:, None]
+        is_masked = jnp.zeros_like(batch.cell_is_target).at[context, cells].set(is_chosen)
+        outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1), is_masked)
         loss, metrics = target_loss(model, outputs, batch, arrays, objective)
-        return loss, {**metrics, "target_loss": loss}
-    cells, is_chosen = choose_masked_cells(batch, key, objective)
-    context = jnp.arange(batch.batch_size)[:, None]
-    is_masked = jnp.zeros_like(batch.cell_is_target).at[context, cells].set(is_chosen)
-    outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1), is_masked)
-    loss, metrics = target_loss(model, outputs, batch, arrays, objective)
-    others = jax.tree.map(lambda field: field[:, 1:], outputs)
-    masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective)
-    total = loss + objective.masked_weight * masked
-    return total, {**metrics, **parts, "target_loss": loss, "masked_loss": masked}
+        others = outputs.of_cells(slice(1, None))
+        masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective)
+        metrics |= {**parts, "target_loss": loss, "masked_loss": masked}
+        total = loss + objective.masked_weight * masked
+    if outputs.link is not None and objective.link_weight > 0:
+        metrics["link_loss"] = link_loss(outputs.link, batch)
+        total += objective.link_weight * metrics["link_loss"]
+    return total, metrics

@@ -57,10 +57,12 @@ def synthetic_batch(
     null_cells: bool = False,
     num_padding_seeds: int = 0,
     tasks: tuple[int, ...] = (0, 1, 2, 3),
+    walk_features: int = 0,
+    num_links: int = 0,
 ) -> Batch:
     """A valid batch: task row -> customer -> orders -> shops."""
     rng = np.random.default_rng(rng_seed)
-    sizes = {"B": batch_size, "S": seq_len, "R": max_rows, "P": 2, "7": 7, "W": 0, "L": 0}
+    sizes = {"B": batch_size, "S": seq_len, "R": max_rows, "P": 2, "7": 7, "W": walk_features, "L": num_links}
     arrays = {}
     for name, (dtype, axes) in Batch.spec().items():
         shape = tuple(sizes[axis] for axis in axes)
@@ -71,6 +73,8 @@ def synthetic_batch(
     arrays["target_is_null"][:] = True
     for context in range(batch_size - num_padding_seeds):
         _fill_context(arrays, context, rng, tasks[context % len(tasks)], null_cells)
+        _fill_links(arrays, context, rng)
+        _fill_walk(arrays, context)
     return Batch.from_arrays(arrays)
 
 
@@ -114,6 +118,33 @@ def _fill_context(arrays: dict, b: int, rng: np.random.Generator, task: int, nul
         arrays["target_vocab"][b] = int(np.digitize(signal, (-0.3, 0.3)))
     arrays["target_is_null"][b] = False
     arrays["seed_is_padding"][b] = False
+
+
+def _fill_links(arrays: dict, b: int, rng: np.random.Generator) -> None:
+    """Pairs of an order and a customer, every other one true and taken out of `row_parents`; the last is padding."""
+    tables, parents, keys = arrays["row_table"][b], arrays["row_parents"][b], arrays["row_parent_keys"][b]
+    orders = np.flatnonzero(tables == 1)
+    for pair in range(min(arrays["link_child"].shape[1] - 1, len(orders))):
+        child, is_true = orders[pair], pair % 2 == 0
+        parent = 1 if is_true else rng.choice(np.flatnonzero(tables == 2))
+        arrays["link_child"][b, pair], arrays["link_parent"][b, pair] = child, parent
+        arrays["link_key"][b, pair], arrays["link_is_true"][b, pair] = 0, is_true
+        if is_true:
+            parents[child], keys[child] = (parents[child, 1], -1), (keys[child, 1], -1)
+
+
+def _fill_walk(arrays: dict, b: int) -> None:
+    """Probabilities of a walk from row 0 that takes any link of its row, either way, with equal chance."""
+    num_rows = arrays["row_table"].shape[1]
+    links = np.zeros((num_rows, num_rows))
+    for child, slot in zip(*np.nonzero(arrays["row_parents"][b] >= 0), strict=True):
+        parent = arrays["row_parents"][b, child, slot]
+        links[child, parent] += 1
+        links[parent, child] += 1
+    place = np.eye(num_rows)[0]
+    for step in range(arrays["row_walk"].shape[2]):
+        place = place @ (links / np.maximum(links.sum(axis=1, keepdims=True), 1.0))
+        arrays["row_walk"][b, :, step] = place
 
 
 def _fill_cell(

@@ -13,15 +13,18 @@ from tributary.config import ModelConfig, OptimizerSection
 from tributary.losses import (
     Objective,
     boolean_loss,
+    calendar_loss,
     choose_masked_cells,
+    class_logits,
     class_loss,
     huber_loss,
+    link_loss,
     masked_loss,
     objective_loss,
     target_loss,
     weighted_mean,
 )
-from tributary.model import Outputs, RelationalTransformer
+from tributary.model import Outputs, RelationalTransformer, encoders
 from tributary.model.encoders import NUMERICAL, TIMESTAMP
 from tributary.optim import init_state, learning_rate, make_optimizer, make_train_step
 
@@ -53,7 +56,122 @@ class ClassKeys:
 def outputs_for(shape, rng_seed=0, dim=16):
     rng = np.random.default_rng(rng_seed)
     scalars = [jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(4)]
-    return Outputs(*scalars, query=jnp.asarray(rng.normal(size=(*shape, dim)), jnp.float32))
+    calendar, query = (jnp.asarray(rng.normal(size=(*shape, size)), jnp.float32) for size in (14, dim))
+    return Outputs(*scalars, calendar=calendar, query=query)
+
+
+def naive_calendar(prediction, calendar):
+    """Half the squared distance to the unit circle's point, per coordinate and linear beyond 1; mean of the cycles."""
+    total = 0.0
+    for cycle, (period, start) in enumerate(zip(encoders.CALENDAR_PERIODS, encoders.CALENDAR_STARTS, strict=True)):
+        angle = 2 * math.pi * (int(calendar[cycle]) - start) / period
+        for found, true in ((prediction[cycle], math.sin(angle)), (prediction[7 + cycle], math.cos(angle))):
+            total += _huber(float(found) - true, delta=1.0)
+    return total / 7
+
+
+def naive_truth(log_odds, label, positive_weight=1.0, focal_gamma=0.0):
+    probability = 1.0 / (1.0 + np.exp(-np.float64(log_odds)))
+    of_label = probability if label else 1.0 - probability
+    return -np.log(of_label) * (1.0 - of_label) ** focal_gamma * (positive_weight if label else 1.0)
+
+
+def test_booleans_weigh_by_label_and_by_how_well_they_are_known():
+    log_odds = np.linspace(-4, 4, 9).astype(np.float32)
+    for label in (0.0, 1.0):
+        for weight, gamma in ((1.0, 0.0), (3.0, 0.0), (0.5, 2.0), (1.0, 0.5)):
+            found = boolean_loss(jnp.asarray(log_odds), jnp.full(9, label), weight, gamma)
+            np.testing.assert_allclose(found, naive_truth(log_odds, bool(label), weight, gamma), rtol=1e-4)
+
+
+def test_z_loss_is_the_squared_log_normaliser_of_the_candidates():
+    logits, allowed = jnp.array([[1.0, 0.0, 9.0], [5.0, 5.0, 5.0]]), jnp.array([[True, True, False], [False] * 3])
+    normaliser = math.log(math.e + 1.0)
+    found = class_loss(logits, jnp.array([0, 0]), allowed, 0.1)
+    np.testing.assert_allclose(found[0], normaliser - 1.0 + 0.1 * normaliser**2, rtol=1e-6)
+    gradient = jax.grad(lambda x: class_loss(x, jnp.array([0, 0]), allowed, 0.1)[0])(logits)
+    np.testing.assert_array_equal(gradient[1], 0.0)
+    # The loss of a row without candidates is nobody's, and must not spoil the gradient of the others.
+    spoilt = jax.grad(lambda x: jnp.sum(jnp.where(allowed[:, 0], class_loss(x, jnp.array([0, 0]), allowed, 0.1), 0.0)))
+    np.testing.assert_allclose(spoilt(logits), gradient, rtol=1e-6)
+
+
+def test_calendar_loss_by_hand():
+    rng = np.random.default_rng(0)
+    prediction = (2.0 * rng.normal(size=(5, 14))).astype(np.float32)
+    calendar = rng.integers((0, 0, 0, 0, 1, 1, 1), (60, 60, 24, 7, 32, 13, 367), (5, 7)).astype(np.int16)
+    expected = [naive_calendar(prediction[i], calendar[i]) for i in range(5)]
+    np.testing.assert_allclose(calendar_loss(prediction, calendar), expected, rtol=1e-5)
+    exact = encoders.calendar_features(calendar)
+    np.testing.assert_allclose(calendar_loss(exact, calendar), 0.0, atol=1e-6)
+
+
+def test_link_loss_by_hand():
+    batch = synthetic_batch(4, batch_size=5, num_padding_seeds=1, num_links=6)
+    log_odds = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    pairs = [pair for pair in np.ndindex(5, 6) if batch.link_child[pair] >= 0]
+    expected = np.mean([naive_truth(log_odds[pair], batch.link_is_true[pair]) for pair in pairs])
+    np.testing.assert_allclose(link_loss(log_odds, batch.device_fields()), expected, rtol=1e-5)
+    without = synthetic_batch(4, num_links=3)
+    none = dataclasses.replace(without, link_child=np.full_like(without.link_child, -1)).device_fields()
+    assert float(link_loss(log_odds[:4, :3], none)) == 0.0
+
+
+def test_losses_and_gradients_are_finite_for_extreme_predictions():
+    extremes = jnp.array([-1e30, -1e4, -100.0, 0.0, 100.0, 1e4, 1e30])
+    calendar = jnp.ones((7, 7), jnp.int16)
+    allowed = jnp.ones((7, 2), bool)
+    functions = {
+        "huber": lambda x: huber_loss(x, jnp.ones(7), 0.1),
+        "calendar": lambda x: calendar_loss(jnp.tile(x[:, None], (1, 14)), calendar),
+        "class": lambda x: class_loss(jnp.stack([x, -x], axis=-1), jnp.zeros(7, jnp.int32), allowed),
+    }
+    for label in (0.0, 1.0):
+        for gamma in (0.0, 0.5, 2.0):
+            functions[f"boolean {label} {gamma}"] = lambda x, label=label, gamma=gamma: boolean_loss(
+                x, jnp.full(7, label), 2.0, gamma
+            )
+    for name, function in functions.items():
+        values, gradients = function(extremes), jax.grad(lambda x, f=function: jnp.sum(f(x)))(extremes)
+        assert values.dtype == gradients.dtype == np.float32, name
+        assert np.isfinite(values).all(), name
+        assert np.isfinite(gradients).all(), name
+    # A squared logarithm outgrows float32 beyond 1e19: no logit of a model is near.
+    wide = lambda x: class_loss(jnp.stack([x, -x], axis=-1), jnp.zeros(7, jnp.int32), allowed, 1e-3)  # noqa: E731
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(wide(x)))(jnp.clip(extremes, -1e4, 1e4))).all()
+
+
+def test_a_class_never_seen_can_be_answered():
+    batch = synthetic_batch(6).device_fields()
+    outputs = outputs_for((4, 1))
+    classes = np.full((4, 4), -1, np.int32)
+    classes[2, :3] = (0, 1, 2)
+    before = class_logits(ClassKeys, outputs.query[:, 0], batch, dataclasses.replace(ARRAYS, task_classes=classes))
+    classes[2, 3] = 17  # a value of the vocabulary that was no class in training
+    after = class_logits(ClassKeys, outputs.query[:, 0], batch, dataclasses.replace(ARRAYS, task_classes=classes))
+    np.testing.assert_array_equal(after[2, :3], before[2, :3])
+    assert float(before[2, 3]) < -1e29
+    own = np.asarray(outputs.query[2, 0]) @ ARRAYS.vocab_vectors[17].astype(np.float32)
+    np.testing.assert_allclose(after[2, 3], own, rtol=1e-5)
+
+
+def test_links_are_part_of_the_objective():
+    batch = synthetic_batch(7, num_links=4).device_fields()
+    outputs = dataclasses.replace(outputs_for((4, 1)), link=jnp.linspace(-1.0, 1.0, 16).reshape(4, 4))
+
+    class Stub(ClassKeys):
+        def __call__(self, *_):
+            return outputs
+
+    objective = Objective(mask_rate=0.0, link_weight=0.7)
+    total, metrics = objective_loss(Stub(), batch, ARRAYS, jax.random.key(0), objective)
+    np.testing.assert_allclose(metrics["link_loss"], link_loss(outputs.link, batch))
+    np.testing.assert_allclose(total, metrics["target_loss"] + 0.7 * metrics["link_loss"], rtol=1e-6)
+    total, metrics = objective_loss(
+        Stub(), batch, ARRAYS, jax.random.key(0), dataclasses.replace(objective, link_weight=0.0)
+    )
+    assert "link_loss" not in metrics
+    np.testing.assert_allclose(total, metrics["target_loss"])
 
 
 def test_target_loss_by_hand():
@@ -85,15 +203,21 @@ def _huber(error, delta=0.1):
     return error**2 / (2 * delta) if abs(error) <= delta else abs(error) - delta / 2
 
 
-def test_masked_loss_by_hand():
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(null_weight=0.5),
+        Objective(calendar_weight=2.0, positive_weight=3.0, focal_gamma=2.0, z_loss=0.1, huber_delta=0.5),
+    ],
+)
+def test_masked_loss_by_hand(objective):
     batch = synthetic_batch(1, null_cells=True)
     cells = np.tile(np.arange(2, 30), (4, 1)).astype(np.int32)
     pick = lambda name: np.take_along_axis(getattr(batch, name), cells, axis=1)  # noqa: E731
     is_masked = ~pick("cell_is_padding") & (pick("cell_stype") != IDENTIFIER)
     outputs = outputs_for(cells.shape)
-    loss, parts = masked_loss(
-        ClassKeys, outputs, batch.device_fields(), ARRAYS, cells, is_masked, Objective(null_weight=0.5)
-    )
+    loss, parts = masked_loss(ClassKeys, outputs, batch.device_fields(), ARRAYS, cells, is_masked, objective)
+    calendar = np.take_along_axis(batch.cell_calendar, cells[:, :, None], axis=1)
     stype, value, vocab, column, is_null = (
         pick(name) for name in ("cell_stype", "cell_value", "cell_vocab", "cell_column", "cell_is_null")
     )
@@ -108,18 +232,21 @@ def test_masked_loss_by_hand():
         if is_null[i]:
             continue
         if stype[i] == NUMERICAL:
-            typed.append(_huber(float(outputs.number[i]) - value[i]))
+            typed.append(_huber(float(outputs.number[i]) - value[i], objective.huber_delta))
         elif stype[i] == TIMESTAMP:
-            typed.append(_huber(float(outputs.moment[i]) - value[i]))
+            cycles = naive_calendar(outputs.calendar[i], calendar[i])
+            moment = _huber(float(outputs.moment[i]) - value[i], objective.huber_delta)
+            typed.append(moment + objective.calendar_weight * cycles)
         elif stype[i] == BOOLEAN:
-            typed.append(np.logaddexp(0, outputs.truth[i]) - value[i] * outputs.truth[i])
+            typed.append(naive_truth(outputs.truth[i], value[i], objective.positive_weight, objective.focal_gamma))
         else:
             assert stype[i] in (CATEGORICAL, TEXT)
             candidates = [word for of_column, word in sorted(words) if of_column == column[i]]
             logits = ARRAYS.vocab_vectors[candidates].astype(np.float32) @ np.asarray(outputs.query[i])
-            typed.append(np.log(np.exp(logits).sum()) - logits[candidates.index(vocab[i])])
+            normaliser = np.log(np.exp(logits).sum())
+            typed.append(normaliser - logits[candidates.index(vocab[i])] + objective.z_loss * normaliser**2)
     np.testing.assert_allclose(parts["masked_null_loss"], np.mean(nulls), rtol=1e-5)
-    np.testing.assert_allclose(loss, np.mean(typed) + 0.5 * np.mean(nulls), rtol=1e-4)
+    np.testing.assert_allclose(loss, np.mean(typed) + objective.null_weight * np.mean(nulls), rtol=1e-4)
 
 
 def test_masked_cells_are_predictable_ones_at_the_rate_and_follow_from_the_key():

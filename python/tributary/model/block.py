@@ -1,11 +1,14 @@
 """One block: the attentions in order, then a gated MLP, each a pre-norm residual update.
 
 Source: Relational Transformer, arXiv 2510.06377, section 3 (order of the attentions); gated SiLU MLP after
-arXiv 2002.05202. We differ in a learned bias on the age and hop of the key's row.
+arXiv 2002.05202. We differ in a learned bias on the age and hop of the key's row. Described in
+`documentation/model.md`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tributary.batch import Array
-from tributary.model.attention import Attend, Relations
+from tributary.model.attention import LINKED_KINDS, Attend, Relations
 from tributary.model.norm import RMSNorm
 
 
@@ -23,60 +26,100 @@ def recency_slopes(num_row_features: int, num_heads: int, age_feature: int, para
     return slopes.at[age_feature].set(-jnp.linspace(0.0, 1.0, num_heads, dtype=param_dtype))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockSizes:
+    """Sizes and options of a block."""
+
+    d_model: int
+    """`D`."""
+    num_heads: int
+    """`H`, divides `D`."""
+    d_ff: int
+    """Inner width of the gated MLP."""
+    embedding_dim: int
+    """`E`, width of the foreign keys' embeddings."""
+    num_row_features: int
+    """`G`."""
+    age_feature: int
+    """Position of log(1 + days) among the row features."""
+    output_scale: float
+    """Factor of the output matrices' first values."""
+    qk_norm: bool = True
+    """Queries and keys are normalised per head."""
+    output_gates: bool = False
+    """What a head read is scaled by a gate of the query's token."""
+    link_bias: bool = False
+    """Attention along links adds a bias per foreign key."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What every layer is told of a batch besides its tokens."""
+
+    relations: Relations
+    """Who may look at whom."""
+    row_features: Array
+    """float32 [B, S, G] age and hop of the cells' rows."""
+    foreign_key_vectors: Array
+    """[F, E] embeddings of the foreign keys."""
+    cell_bias: Array | None = None
+    """float32 [B, S] added to the logits of a key in every attention; None: nothing."""
+
+
 class RelationalAttention(nnx.Module):
     """Pre-norm multi-head attention over the keys that one mask permits.
 
-    Queries and keys are normalised per head (QK-norm); `row_bias` turns the features of a key's row (age, hop) into
-    one number per head that is added to its logits.
+    `row_bias` turns the features of a key's row (age, hop) into one number per head that is added to its logits.
+    Optional are: the norm of queries and keys per head (QK-norm, arXiv 2010.04245, with RMSNorm and the usual scale);
+    `link_bias`, a number per head and foreign key, computed from the key's embedding, where that key links the two
+    rows; `output_gate`, which scales what a head read by twice the sigmoid of a product with the query's token (gated
+    attention, arXiv 2505.06708, its gate per head; twice, so that a gate starts at 1). Both start at zero.
     """
 
     def __init__(
         self,
-        d_model: int,
-        num_heads: int,
-        num_row_features: int,
+        sizes: BlockSizes,
         *,
-        age_feature: int,
-        output_scale: float,
         kind: str,
         attend: Attend,
         dtype: jnp.dtype,
         param_dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
+        d_model, num_heads = sizes.d_model, sizes.num_heads
         self.num_heads, self.head_dim, self.dtype = num_heads, d_model // num_heads, dtype
         self.kind, self.attend = kind, attend
         matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        output = nnx.initializers.variance_scaling(output_scale**2, "fan_in", "truncated_normal")
+        output = nnx.initializers.variance_scaling(sizes.output_scale**2, "fan_in", "truncated_normal")
         shape = (d_model, d_model)
         self.norm = RMSNorm(d_model, dtype=dtype, param_dtype=param_dtype)
         self.q_kernel = nnx.Param(matrix(rngs.params(), shape, param_dtype))
         self.k_kernel = nnx.Param(matrix(rngs.params(), shape, param_dtype))
         self.v_kernel = nnx.Param(matrix(rngs.params(), shape, param_dtype))
         self.out_kernel = nnx.Param(output(rngs.params(), shape, param_dtype))
-        self.q_norm = RMSNorm(self.head_dim, dtype=dtype, param_dtype=param_dtype)
-        self.k_norm = RMSNorm(self.head_dim, dtype=dtype, param_dtype=param_dtype)
-        self.row_bias = nnx.Param(recency_slopes(num_row_features, num_heads, age_feature, param_dtype))
+        slopes = recency_slopes(sizes.num_row_features, num_heads, sizes.age_feature, param_dtype)
+        self.row_bias = nnx.Param(slopes)
+        has_links = sizes.link_bias and kind in LINKED_KINDS
+        norm = functools.partial(RMSNorm, self.head_dim, dtype=dtype, param_dtype=param_dtype)
+        self.q_norm = norm() if sizes.qk_norm else None
+        self.k_norm = norm() if sizes.qk_norm else None
+        self.link_bias = nnx.Param(jnp.zeros((sizes.embedding_dim, num_heads), param_dtype)) if has_links else None
+        self.output_gate = nnx.Param(jnp.zeros((d_model, num_heads), param_dtype)) if sizes.output_gates else None
 
-    def _heads(self, x: Array, kernel: nnx.Param[Any]) -> Array:
+    def _heads(self, x: Array, kernel: nnx.Param[Any], norm: RMSNorm | None = None) -> Array:
         per_head = kernel[...].astype(self.dtype).reshape(-1, self.num_heads, self.head_dim)
-        return jnp.einsum("bsd,dhk->bshk", x, per_head)
+        heads = jnp.einsum("bsd,dhk->bshk", x, per_head)
+        return heads if norm is None else norm(heads)
 
     def __call__(
-        self,
-        x: Array,
-        relations: Relations,
-        row_features: Array,
-        *,
-        keys: Array | None = None,
-        queries: Array | None = None,
+        self, x: Array, surroundings: Surroundings, *, keys: Array | None = None, queries: Array | None = None
     ) -> Array:
         """Residual update of the queries.
 
         Args:
             x: [B, Q, D] tokens of the queries before the norm.
-            relations: of the batch.
-            row_features: float32 [B, S, G] of the keys' rows.
+            surroundings: of the batch.
             keys: [B, S, D] tokens before the norm; None where the queries are the keys.
             queries: int32 [B, Q] positions of the queries; None: all cells.
 
@@ -85,11 +128,20 @@ class RelationalAttention(nnx.Module):
         """
         x_q = self.norm(x)
         x_k = x_q if keys is None else self.norm(keys)
-        q = self.q_norm(self._heads(x_q, self.q_kernel))
-        k = self.k_norm(self._heads(x_k, self.k_kernel))
+        q = self._heads(x_q, self.q_kernel, self.q_norm)
+        k = self._heads(x_k, self.k_kernel, self.k_norm)
         v = self._heads(x_k, self.v_kernel)
-        bias = jnp.einsum("bsg,gh->bsh", row_features, self.row_bias[...].astype(jnp.float32))
-        mixed = self.attend(self.kind, q, k, v, relations, bias, queries=queries)
+        bias = jnp.einsum("bsg,gh->bsh", surroundings.row_features, self.row_bias[...].astype(jnp.float32))
+        if surroundings.cell_bias is not None:
+            bias += surroundings.cell_bias[:, :, None]
+        links = None
+        if self.link_bias is not None:
+            names = surroundings.foreign_key_vectors.astype(jnp.float32)
+            links = names @ self.link_bias[...].astype(jnp.float32)
+        mixed = self.attend(self.kind, q, k, v, surroundings.relations, bias, links, queries)
+        if self.output_gate is not None:
+            gate = 2.0 * jax.nn.sigmoid(jnp.einsum("bqd,dh->bqh", x_q, self.output_gate[...].astype(self.dtype)))
+            mixed *= gate[..., None]
         out = self.out_kernel[...].astype(self.dtype).reshape(self.num_heads, self.head_dim, -1)
         return jnp.einsum("bqhk,hkd->bqd", mixed, out)
 
@@ -97,19 +149,11 @@ class RelationalAttention(nnx.Module):
 class GatedMLP(nnx.Module):
     """out(silu(x gate) * (x up)), pre-norm."""
 
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        *,
-        output_scale: float,
-        dtype: jnp.dtype,
-        param_dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, sizes: BlockSizes, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dtype = dtype
+        d_model, d_ff = sizes.d_model, sizes.d_ff
         matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        output = nnx.initializers.variance_scaling(output_scale**2, "fan_in", "truncated_normal")
+        output = nnx.initializers.variance_scaling(sizes.output_scale**2, "fan_in", "truncated_normal")
         self.norm = RMSNorm(d_model, dtype=dtype, param_dtype=param_dtype)
         self.gate_kernel = nnx.Param(matrix(rngs.params(), (d_model, d_ff), param_dtype))
         self.up_kernel = nnx.Param(matrix(rngs.params(), (d_model, d_ff), param_dtype))
@@ -128,51 +172,28 @@ class RelationalBlock(nnx.Module):
 
     def __init__(
         self,
-        d_model: int,
-        num_heads: int,
-        d_ff: int,
+        sizes: BlockSizes,
         *,
         attentions: tuple[str, ...],
-        num_row_features: int,
-        age_feature: int,
-        output_scale: float,
         attend: Attend,
         dtype: jnp.dtype,
         param_dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.attentions = attentions
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         for kind in attentions:
-            layer = RelationalAttention(
-                d_model,
-                num_heads,
-                num_row_features,
-                age_feature=age_feature,
-                output_scale=output_scale,
-                kind=kind,
-                attend=attend,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-            setattr(self, f"{kind}_attention", layer)
-        self.mlp = GatedMLP(d_model, d_ff, output_scale=output_scale, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+            setattr(self, f"{kind}_attention", RelationalAttention(sizes, kind=kind, attend=attend, **options))
+        self.mlp = GatedMLP(sizes, **options)
 
     def __call__(
-        self,
-        x: Array,
-        relations: Relations,
-        row_features: Array,
-        *,
-        keys: Array | None = None,
-        queries: Array | None = None,
+        self, x: Array, surroundings: Surroundings, *, keys: Array | None = None, queries: Array | None = None
     ) -> Array:
         """Updated tokens.
 
         Args:
             x: [B, Q, D] tokens to update.
-            relations: of the batch.
-            row_features: float32 [B, S, G] of the keys' rows.
+            surroundings: of the batch.
             keys: [B, S, D] tokens to look at; None: `x` itself, as updated by the attentions before.
             queries: int32 [B, Q] positions of `x` along S; None: all cells in order.
 
@@ -180,6 +201,5 @@ class RelationalBlock(nnx.Module):
             [B, Q, D].
         """
         for kind in self.attentions:
-            layer = getattr(self, f"{kind}_attention")
-            x = x + layer(x, relations, row_features, keys=keys, queries=queries)
+            x = x + getattr(self, f"{kind}_attention")(x, surroundings, keys=keys, queries=queries)
         return x + self.mlp(x)

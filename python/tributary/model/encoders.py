@@ -32,8 +32,8 @@ VALUE_CENTERS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 """Standard deviations around which the smooth steps of a number turn."""
 AGE_SCALES = (1 / 24, 1.0, 7.0, 30.0, 90.0, 365.0, 1825.0)
 """Days over which the decays of a row's age fall to 1/e."""
-AGE_CYCLES = (1.0, 7.0, 365.25)
-"""Days of the cycles of a row's age."""
+AGE_CYCLES = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "year": 365.25}
+"""Days of the cycles that a row's age may be read by."""
 MAX_HOP = 5
 """Hops at least this far share one feature."""
 
@@ -41,7 +41,11 @@ NUM_NUMBER_FEATURES = 3 + len(VALUE_CENTERS)
 NUM_CALENDAR_FEATURES = 2 * len(CALENDAR_PERIODS)
 AGE_FEATURE = 0
 """Position of log(1 + days) among the row features."""
-NUM_ROW_FEATURES = 2 + len(AGE_SCALES) + 2 * len(AGE_CYCLES) + MAX_HOP + 1
+
+
+def num_row_features(age_cycles: tuple[str, ...]) -> int:
+    """`G`, the length of `row_features`."""
+    return 2 + len(AGE_SCALES) + 2 * len(age_cycles) + MAX_HOP + 1
 
 
 def number_features(z: Array) -> Array:
@@ -64,15 +68,16 @@ def timestamp_selection(names: tuple[str, ...]) -> Array:
     return jnp.array([1.0] + [absolute] * (NUM_NUMBER_FEATURES - 1) + 2 * cycles, jnp.float32)
 
 
-def row_features(batch: Batch) -> Array:
-    """Float32 [B, S, 21]: age (logarithm, decays, cycles), whether it is known, and hop of every cell's row."""
+def row_features(batch: Batch, age_cycles: tuple[str, ...]) -> Array:
+    """Float32 [B, S, G]: age (logarithm, decays, cycles), whether it is known, and hop of every cell's row."""
     row = jnp.maximum(batch.cell_row.astype(jnp.int32), 0)
     age = jnp.take_along_axis(batch.row_age, row, axis=1)
     has_time = jnp.take_along_axis(batch.row_has_time, row, axis=1).astype(jnp.float32)
     hop = jnp.clip(jnp.take_along_axis(batch.row_hop.astype(jnp.int32), row, axis=1), 0, MAX_HOP)
     days = age[..., None]
     decays = jnp.exp(-days / jnp.array(AGE_SCALES, jnp.float32))
-    angle = (days % jnp.array(AGE_CYCLES, jnp.float32)) * (2.0 * math.pi / jnp.array(AGE_CYCLES, jnp.float32))
+    periods = jnp.array([AGE_CYCLES[name] for name in age_cycles], jnp.float32)
+    angle = (days % periods) * (2.0 * math.pi / periods)
     aged = jnp.concatenate([jnp.log1p(days), decays, jnp.sin(angle), jnp.cos(angle)], axis=-1) * has_time[..., None]
     features = jnp.concatenate([aged, has_time[..., None], jax.nn.one_hot(hop, MAX_HOP + 1)], axis=-1)
     return features * ~batch.cell_is_padding[..., None]
@@ -111,6 +116,7 @@ class CellEncoder(nnx.Module):
         d_model: int,
         *,
         time_features: tuple[str, ...],
+        age_cycles: tuple[str, ...],
         dtype: jnp.dtype,
         param_dtype: jnp.dtype,
         rngs: nnx.Rngs,
@@ -135,7 +141,7 @@ class CellEncoder(nnx.Module):
         self.identifier_embedding = param(small, 1, d_model)
         self.null_embedding = param(small, 1, d_model)
         self.mask_embedding = param(small, 1, d_model)
-        self.row_kernel = param(matrix, NUM_ROW_FEATURES, d_model)
+        self.row_kernel = param(matrix, num_row_features(age_cycles), d_model)
 
     def __call__(self, batch: Batch, arrays: DatabaseArrays, is_masked: Array, features: Array) -> Array:
         """Tokens.
@@ -143,13 +149,14 @@ class CellEncoder(nnx.Module):
         Args:
             batch: device fields.
             arrays: embeddings of the database.
-            is_masked: bool [B, S]; the value of these cells is replaced by the mask embedding. Targets always are.
+            is_masked: bool [B, S]; the value of these cells is replaced by the mask embedding, as are those of targets
+                and of cells that the batch has masked.
             features: float32 [B, S, G], `row_features` of the batch.
 
         Returns:
             [B, S, D], zero where padding.
         """
-        hidden = is_masked | batch.cell_is_target
+        hidden = is_masked | batch.cell_is_masked | batch.cell_is_target
         value = self._value(batch, arrays, hidden)
         columns = arrays.column_vectors.astype(self.dtype)
         names = jnp.concatenate([self.column_kernel[...], self.gate_kernel[...]], axis=1).astype(self.dtype)
@@ -192,3 +199,33 @@ class CellEncoder(nnx.Module):
         has_word = shown & (batch.cell_vocab >= 0)
         words = jnp.einsum("bse,ed->bsd", words, self.vocab_kernel[...].astype(self.dtype))
         return value + jnp.where(has_word[..., None], words, 0.0)
+
+
+class VariableSelection(nnx.Module):
+    """How much of a column is read for the question that is asked: a weight per column in (0, 2), at first 1.
+
+    Every attention multiplies the weight of a key by that of its column. `1 + e_c A` of the encoder is something
+    else: it says how a column's value is read, whatever is asked.
+
+    Source: Temporal Fusion Transformer, arXiv 1912.09363, section 4.2 (weights of the variables, given a static
+    context). We differ: the context is the column asked about, weights are sigmoids that do not compete, and they
+    enter where cells are mixed, since a factor on a token would be divided out by the norm before every layer.
+    """
+
+    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        zeros, unit = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
+        self.column_kernel = nnx.Param(zeros(rngs.params(), (embedding_dim, d_model), param_dtype))
+        self.question_kernel = nnx.Param(unit(rngs.params(), (embedding_dim, d_model), param_dtype))
+        self.column_bias = nnx.Param(zeros(rngs.params(), (embedding_dim, 1), param_dtype))
+
+    def __call__(self, batch: Batch, arrays: DatabaseArrays) -> Array:
+        """Float32 [B, S]: logarithm of the weight of every cell; 0 where padding."""
+        columns = arrays.column_vectors.astype(self.dtype)
+        target = jnp.take_along_axis(batch.cell_column, jnp.maximum(batch.target_cell, 0)[:, None], axis=1)
+        asked = jnp.take(columns, jnp.maximum(target, 0), axis=0) @ self.question_kernel[...].astype(self.dtype)
+        own = columns @ self.column_kernel[...].astype(self.dtype)
+        match = jnp.einsum("bqd,cd->bc", asked, own) * own.shape[-1] ** -0.5
+        score = (match + (columns @ self.column_bias[...].astype(self.dtype))[:, 0]).astype(jnp.float32)
+        weight = jnp.take_along_axis(score, jnp.maximum(batch.cell_column, 0), axis=1)
+        return jnp.where(batch.cell_is_padding, 0.0, math.log(2.0) + jax.nn.log_sigmoid(weight))

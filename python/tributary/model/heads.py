@@ -1,23 +1,28 @@
 """From tokens to predictions, one head per kind of value.
 
-Scalar heads (number, timestamp, boolean, null) read a token scaled by its column's embedding; classes are told apart
-by comparing a token with projected vocabulary vectors, so a class never seen in training can be predicted. All last
-layers start at zero: an untrained model predicts the median, the base rate, or all classes alike.
+Scalar heads (number, timestamp, boolean, null) and the calendar of a timestamp read a token scaled by its column's
+embedding; classes are told apart by comparing a token with projected vocabulary vectors, so a class never seen in
+training can be predicted; whether a row is the parent that a key names is told from the two rows and the key. All
+last layers start at zero: an untrained model predicts the median, the base rate, or all classes alike. Described in
+`documentation/model.md`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tributary.batch import Array
+from tributary.batch import Array, Batch
+from tributary.model.encoders import NUM_CALENDAR_FEATURES
 from tributary.model.norm import RMSNorm
 
 NUMBER, MOMENT, TRUTH, NULL = range(4)
 """Position of each scalar head."""
+NUM_SCALARS = 4
 
 
 @jax.tree_util.register_dataclass
@@ -35,20 +40,41 @@ class Outputs:
     """[B, Q] log-odds of the cell being missing."""
     query: Array
     """[B, Q, D] to be compared with `Heads.class_keys`."""
+    calendar: Array | None = None
+    """[B, Q, 14] sines, then cosines, of the seven cycles of a timestamp; None where the model has no such head."""
+    link: Array | None = None
+    """[B, L] log-odds that a link between two rows is true; None where the model has no link head."""
+
+    def of_cells(self, part: slice) -> Outputs:
+        """The predictions for some of the `Q` cells, without those for links."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "link"}
+        return Outputs(**{name: None if value is None else value[:, part] for name, value in fields.items()})
 
 
 class Heads(nnx.Module):
-    """All heads."""
+    """The heads of cells, and where `links` is true that of links."""
 
-    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        embedding_dim: int,
+        d_model: int,
+        *,
+        links: bool = False,
+        dtype: jnp.dtype,
+        param_dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         self.dtype = dtype
         zeros, unit = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
         self.norm = RMSNorm(d_model, dtype=dtype, param_dtype=param_dtype)
         self.gate_kernel = nnx.Param(unit(rngs.params(), (embedding_dim, d_model), param_dtype))
-        self.scalar_kernel = nnx.Param(zeros(rngs.params(), (d_model, 4), param_dtype))
-        self.column_bias = nnx.Param(zeros(rngs.params(), (embedding_dim, 4), param_dtype))
+        num_answers = NUM_SCALARS + NUM_CALENDAR_FEATURES
+        self.scalar_kernel = nnx.Param(zeros(rngs.params(), (d_model, num_answers), param_dtype))
+        self.column_bias = nnx.Param(zeros(rngs.params(), (embedding_dim, num_answers), param_dtype))
         self.query_kernel = nnx.Param(zeros(rngs.params(), (d_model, d_model), param_dtype))
         self.class_kernel = nnx.Param(unit(rngs.params(), (embedding_dim, d_model), param_dtype))
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.link_head = LinkHead(embedding_dim, d_model, **options) if links else None
 
     def __call__(self, x: Array, column_vectors: Array, offset: Array) -> Outputs:
         """Predictions.
@@ -70,9 +96,53 @@ class Heads(nnx.Module):
             moment=scalars[..., MOMENT] + offset,
             truth=scalars[..., TRUTH] + offset,
             null=scalars[..., NULL],
+            calendar=scalars[..., NUM_SCALARS:],
             query=query.astype(jnp.float32) * x.shape[-1] ** -0.5,
         )
 
     def class_keys(self, vectors: Array) -> Array:
         """Float32 [..., D]: projected vocabulary vectors [..., E]; a logit is query . key."""
         return (vectors.astype(self.dtype) @ self.class_kernel[...].astype(self.dtype)).astype(jnp.float32)
+
+
+class LinkHead(nnx.Module):
+    """Whether a row is the parent that a child's foreign key names.
+
+    Source: a diagonal bilinear score after DistMult, arXiv 1412.6575, equation 2. We differ: the diagonal of a key is
+    computed from its embedding, and child and parent are projected apart, so that a link has a direction.
+    """
+
+    def __init__(self, embedding_dim: int, d_model: int, *, dtype: jnp.dtype, param_dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        zeros, unit = nnx.initializers.zeros_init(), nnx.initializers.normal(1.0)
+        matrix = nnx.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.norm = RMSNorm(d_model, dtype=dtype, param_dtype=param_dtype)
+        self.child_kernel = nnx.Param(zeros(rngs.params(), (d_model, d_model), param_dtype))
+        self.parent_kernel = nnx.Param(matrix(rngs.params(), (d_model, d_model), param_dtype))
+        self.key_kernel = nnx.Param(unit(rngs.params(), (embedding_dim, d_model), param_dtype))
+        self.key_bias = nnx.Param(zeros(rngs.params(), (embedding_dim, 1), param_dtype))
+
+    def __call__(self, rows: Array, batch: Batch, foreign_key_vectors: Array) -> Array:
+        """Log-odds.
+
+        Args:
+            rows: [B, R, D] state of every row.
+            batch: device fields; its `link_child`, `link_parent` and `link_key` are judged.
+            foreign_key_vectors: [F, E].
+
+        Returns:
+            float32 [B, L]; of no meaning where `link_child` is -1.
+        """
+        rows = self.norm(rows)
+
+        def pick(positions: Array, kernel: nnx.Param[Array]) -> Array:
+            place = jax.nn.one_hot(positions.astype(jnp.int32), rows.shape[1], dtype=rows.dtype)
+            return jnp.einsum("blr,brd,dk->blk", place, rows, kernel[...].astype(self.dtype))
+
+        keys = jnp.take(foreign_key_vectors, jnp.maximum(batch.link_key.astype(jnp.int32), 0), axis=0)
+        keys = keys.astype(self.dtype)
+        diagonal = 1.0 + jnp.einsum("ble,ed->bld", keys, self.key_kernel[...].astype(self.dtype))
+        child, parent = pick(batch.link_child, self.child_kernel), pick(batch.link_parent, self.parent_kernel)
+        score = jnp.sum((child * diagonal * parent).astype(jnp.float32), axis=-1) * rows.shape[-1] ** -0.5
+        bias = jnp.einsum("ble,en->bln", keys, self.key_bias[...].astype(self.dtype))[..., 0]
+        return score + bias.astype(jnp.float32)
