@@ -88,9 +88,8 @@ def ours(folder: Path, threads: int, seconds: float, task: str) -> None:
         sampler.close()
 
 
-def theirs(folder: Path, database: str, dimension: int, settings: str, seconds: float) -> None:
-    """The rival's sampler, in the caller's thread."""
-    import numpy as np
+def rival_batches(folder: Path, database: str, dimension: int, settings: str) -> Callable[[], dict[str, Any]]:
+    """Opens the rival's sampler; what is answered makes its next batch."""
     from rt.rustler import Sampler
 
     task, target = TASKS[database]
@@ -98,45 +97,49 @@ def theirs(folder: Path, database: str, dimension: int, settings: str, seconds: 
     nodes = json.loads((inner / "table_info.json").read_text())[f"{task}:Train"]
     column = json.loads((inner / "column_index.json").read_text())[f"{target} of {task}"]
     local_cells, widths, walks, prefer_latest = RIVAL[settings]
+    sampler = Sampler(
+        dataset_tuples=[(database, task, nodes["node_idx_offset"], nodes["num_nodes"])],
+        global_rank=0,
+        local_rank=0,
+        world_size=1,
+        local_ctx_size_list=local_cells,
+        bfs_width_list=widths,
+        num_walks=walks,
+        walk_length=20,
+        prefer_latest_list=prefer_latest,
+        mask_prob_max=0.0,
+        embedder=rival.MODEL,
+        pre_dir=str(folder),
+        d_text=dimension,
+        shuffle_seed=0,
+        context_seed=0,
+        target_columns=[column],
+        columns_to_drop=[[]],
+        cutoff_timestamps=[None],
+        items_per_task=100_000,
+        quiet=True,
+        ignore_data_errors=False,
+        num_prev_skipped=0,
+        mmap_populate=True,
+        legacy_boolean=False,
+        timeout_per_item=30.0,
+        vector_db_path=None,
+    )
+    return lambda: dict(sampler.batch_py(None, BATCH_SIZE, SEQ_LEN))
+
+
+def theirs(folder: Path, database: str, dimension: int, settings: str, seconds: float) -> None:
+    """The rival's sampler, in the caller's thread."""
+    import numpy as np
+
     with measured() as figures:
         opened = time.perf_counter()
-        sampler = Sampler(
-            dataset_tuples=[(database, task, nodes["node_idx_offset"], nodes["num_nodes"])],
-            global_rank=0,
-            local_rank=0,
-            world_size=1,
-            local_ctx_size_list=local_cells,
-            bfs_width_list=widths,
-            num_walks=walks,
-            walk_length=20,
-            prefer_latest_list=prefer_latest,
-            mask_prob_max=0.0,
-            embedder=rival.MODEL,
-            pre_dir=str(folder),
-            d_text=dimension,
-            shuffle_seed=0,
-            context_seed=0,
-            target_columns=[column],
-            columns_to_drop=[[]],
-            cutoff_timestamps=[None],
-            items_per_task=100_000,
-            quiet=True,
-            ignore_data_errors=False,
-            num_prev_skipped=0,
-            mmap_populate=True,
-            legacy_boolean=False,
-            timeout_per_item=30.0,
-            vector_db_path=None,
-        )
-
-        def next_batch() -> dict[str, Any]:
-            return dict(sampler.batch_py(None, BATCH_SIZE, SEQ_LEN))
-
+        next_batch = rival_batches(folder, database, dimension, settings)
         figures |= draw(next_batch, seconds, opened, 1)
         batch = next_batch()
         figures["batch_bytes"] = sum(np.asarray(array).nbytes for name, array in batch.items() if name != "seq_len")
         figures["vector_bytes"] = 0
-        counted = 1 if walks else COUNTED
+        counted = 1 if RIVAL[settings][2] else COUNTED
         padding = [np.asarray(next_batch()["is_padding"]).astype(bool) for _ in range(counted)]
         figures["cells"] = (1 - np.mean(padding)) * SEQ_LEN
 

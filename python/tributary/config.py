@@ -104,6 +104,18 @@ class DataSection(_Section):
     )
     strict_time: bool = Field(default=False, description="rows at exactly the seed's time are invisible")
     history: bool = Field(default=True, description="past labels of the same entity are rows of the context")
+    examples: int = Field(
+        default=0, ge=0, le=32767, description="labelled seeds of other entities that are rows of the context"
+    )
+    example_choice: Literal["similar", "recent", "random"] = Field(
+        default="similar",
+        description="which: of the entities that random walks from the seed's entity meet most often, the latest, any",
+    )
+    example_share: float = Field(
+        default=0.5, gt=0.0, le=1.0, description="part of the context that is kept for examples and their rows"
+    )
+    example_walks: int = Field(default=128, ge=0, description="random walks in search of similar entities")
+    example_walk_length: int = Field(default=8, ge=0, description="links walked by each")
     threads: int = Field(default=0, ge=0, description="sampler threads; 0: one per core")
     prefetch: int = Field(default=2, ge=1, description="batches sampled ahead")
 

@@ -343,6 +343,11 @@ class Options:
     mask_columns: float = 0.0
     walk_features: int = 0
     num_links: int = 0
+    examples: int = 0
+    example_choice: str = "similar"
+    example_share: float = 0.5
+    example_walks: int = 128
+    example_walk_length: int = 8
     shuffle: bool = True
     rng_seed: int = 0
     rank: int = 0
@@ -409,7 +414,8 @@ class _Walk:
             limit = min(limit, options.database_cutoff)
         self.limit = min(limit, 2**63 - 2)
         self.state = hash_words(*words)
-        self.rng = Rng(self.state)
+        self.rng, self.whole_limit = Rng(self.state), self.limit
+        self.shown_example: int | None = None
         self.own_table = len(db.tables) + task_id
         self.found: dict[tuple[int, int], Row] = {}
         self.lists: deque[tuple[int, list[int], int, int]] = deque()  # (table, visible entries, hop, quota)
@@ -440,16 +446,11 @@ class _Walk:
         max_rows = min(options.seq_len, 32767) if options.max_rows is None else options.max_rows
         first = (self.own_table, self.number) if self.task.kind == "table" else (self.task.anchor, self.seed.row)
         self.found[first] = Row(*first, hop=0)
-        children = self.draw()
         visited: list[Row] = []
+        self.parts = _Parts(self, max_rows)
         while len(visited) < max_rows and len(self.cells) < options.seq_len:
-            if len(visited) == len(self.found):
-                for key, hop in children:
-                    if key not in self.found:
-                        self.found[key] = Row(*key, hop=hop)
-                        break
-                else:
-                    break
+            if len(visited) == len(self.found) and not self.parts.find(visited):
+                break
             row = list(self.found.values())[len(visited)]
             self.visit(row, len(visited))
             visited.append(row)
@@ -506,6 +507,10 @@ class _Walk:
         """The seed that a row of the task is."""
         return self.seed if row.row == self.number else self.task.seeds[row.row]
 
+    def row_of(self, idx: int) -> tuple[int, int]:
+        """The row that shows a seed's label."""
+        return (self.own_table, idx) if self.task.kind == "table" else (self.task.anchor, self.task.seeds[idx].row)
+
     def meet(self, row: Row, parent: tuple[int, int], key: int, can_go_on: bool) -> None:
         if parent not in self.found:
             if not can_go_on or self.db.tables[parent[0]].times[parent[1]] > self.limit:
@@ -555,7 +560,8 @@ class _Walk:
                 if local == 0:
                     self.write(local, column_id, stype, None, target=True)
                     continue
-                if not any(self.shows_label(seed) for seed in self.task.by_row.get(row.row, [])):
+                is_known = any(self.shows_label(seed) for seed in self.task.by_row.get(row.row, []))
+                if not is_known and row.row != self.shown_example:
                     continue
             if column_id in self.task.removed or (stype == "identifier" and options.identifiers == "needed"):
                 continue
@@ -686,6 +692,165 @@ class _Walk:
                 after[parent] += share[row]
                 after[row] += share[parent]
             context["row_walk"][:, step] = here = after
+
+
+# ---- labelled examples of other entities ----------------------------------------------------------------------------
+
+
+class _Parts:
+    """The parts of a context: the seed's own, one per example, and what is left for the seed."""
+
+    def __init__(self, walk: _Walk, max_rows: int) -> None:
+        options = walk.options
+        self.walk, self.whole = walk, (options.seq_len, max_rows)
+        self.children = walk.draw()
+        self.own: tuple[Any, ...] | None = None  # children, lists and generator of the seed's own part
+        self.waiting: list[int] | None = None if options.examples else []  # chosen seeds; None: not chosen yet
+        self.limit: tuple[int, ...] | None = None  # cells and rows before which the part may go on
+        if options.examples:
+            self.limit = tuple(most - math.floor(options.example_share * most) for most in self.whole)
+
+    def find(self, visited: list[Row]) -> bool:
+        """Finds the next row once every found one is visited."""
+        walk = self.walk
+        used = (len(walk.cells), len(visited))
+        if self.limit is None or (used[0] < self.limit[0] and used[1] < self.limit[1]):
+            for key, hop in self.children:
+                if key not in walk.found:
+                    walk.found[key] = Row(*key, hop=hop)
+                    return True
+        if self.limit is None:
+            return False
+        if self.waiting is None:
+            self.state = hash_words(8, [walk.state])
+            self.waiting = _Choice(walk, self.state).choose()
+            self.own, self.number = (self.children, walk.lists, walk.rng), 0
+        while self.waiting:
+            shares, idx = len(self.waiting), self.waiting.pop(0)
+            number, self.number = self.number, self.number + 1
+            key = walk.row_of(idx)
+            if key in walk.found:
+                continue
+            walk.found[key] = Row(*key, hop=0)
+            self.limit = tuple(u + max(most - u, 0) // shares for u, most in zip(used, self.whole, strict=True))
+            walk.lists, walk.rng = deque(), Rng(hash_words(10, [self.state, number]))
+            self.children = walk.draw()
+            time = walk.task.seeds[idx].time
+            walk.limit = min(walk.whole_limit, time - 1 if walk.options.strict_time else time)
+            walk.shown_example = key[1] if walk.task.kind == "cell" else None
+            return True
+        self.limit, walk.limit, walk.shown_example = None, walk.whole_limit, None
+        assert self.own is not None
+        self.children, walk.lists, walk.rng = self.own
+        return self.find(visited)
+
+
+class _Choice:
+    """Which labels of other entities are shown."""
+
+    def __init__(self, walk: _Walk, state: int) -> None:
+        self.walk, self.state, self.rng = walk, state, Rng(state)
+        self.chosen: list[int] = []
+
+    def choose(self) -> list[int]:
+        walk, options = self.walk, self.walk.options
+        if walk.task.kind == "cell" and walk.task.target_id in walk.task.removed:
+            return []
+        if options.example_choice == "similar":
+            self.similar()
+        entries = self.visible()
+        if options.example_choice == "random":
+            self.take(entries)
+            return self.chosen
+        for time in sorted({walk.task.seeds[idx].time for idx in entries}, reverse=True):
+            self.take([idx for idx in entries if walk.task.seeds[idx].time == time])
+        return self.chosen
+
+    def visible(self) -> list[int]:
+        """Labels by (time, seed) that may be visible, those of the seed's own entity included."""
+        walk, task = self.walk, self.walk.task
+        entries = [i for i, s in enumerate(task.seeds) if s.label is not None and s.split <= walk.seed.split]
+        entries.sort(key=lambda idx: (task.seeds[idx].time, idx))
+        if walk.seed.time == END_OF_TIME:
+            return entries
+        if task.horizon is None:
+            return []
+        return [i for i in entries if walk.oldest <= task.seeds[i].time <= walk.limit - task.horizon]
+
+    def is_open(self, idx: int) -> bool:
+        walk = self.walk
+        is_other = walk.task.seeds[idx].row != walk.seed.row
+        return is_other and walk.row_of(idx) not in walk.found and walk.shows_label(idx) and idx not in self.chosen
+
+    def take(self, entries: list[int]) -> None:
+        """Draws without replacement until there are enough."""
+        order = list(entries)
+        for i in range(len(order)):
+            if len(self.chosen) == self.walk.options.examples:
+                return
+            j = i + self.rng.below(len(order) - i)
+            order[i], order[j] = order[j], order[i]
+            if self.is_open(order[i]):
+                self.chosen.append(order[i])
+
+    def similar(self) -> None:
+        walk, db, options = self.walk, self.walk.db, self.walk.options
+        anchor = walk.task.anchor
+        if walk.task.kind == "table" and db.tables[anchor].times[walk.seed.row] > walk.limit:
+            return
+        hits: dict[int, list[tuple[int, int]]] = {}
+        for number in range(options.example_walks):
+            for step, (table, row) in enumerate(self.random_walk(number), start=1):
+                if table == anchor and row != walk.seed.row:
+                    hits.setdefault(row, []).append((step, number))
+        for row in sorted(hits, key=lambda row: (-len(hits[row]), min(hits[row]))):
+            if len(self.chosen) == options.examples:
+                return
+            seeds = walk.task.by_row.get(row, [])
+            latest = next((idx for idx in reversed(seeds) if walk.shows_label(idx)), None)
+            if latest is not None and walk.row_of(latest) not in walk.found:
+                self.chosen.append(latest)
+
+    def random_walk(self, number: int) -> list[tuple[int, int]]:
+        """The rows after each step."""
+        walk = self.walk
+        rng = Rng(hash_words(9, [self.state, number]))
+        place, back, path = (walk.task.anchor, walk.seed.row), None, []
+        while len(path) < walk.options.example_walk_length:
+            step = self.step(rng, place, back)
+            if step is None:
+                break
+            place, back = step
+            path.append(place)
+        return path
+
+    def step(self, rng: Rng, place: tuple[int, int], back: int | None) -> tuple[tuple[int, int], int | None] | None:
+        """The next row, and the key it was come down by; None where no link leads anywhere."""
+        walk, db = self.walk, self.walk.db
+        table, row = place
+        keys = list(enumerate(db.foreign_keys))
+        links = [(True, key) for key, (child, _, _) in keys if child == table and key != back]
+        links += [(False, key) for key, (_, _, parent) in keys if parent == table]
+        while links:
+            is_up, key = links.pop(rng.below(len(links)))
+            child, slot, parent_table = db.foreign_keys[key]
+            if is_up:
+                parent = db.tables[table].parents[slot][row]
+                if parent is not None and db.tables[parent_table].times[parent] <= walk.limit:
+                    return (parent_table, parent), None
+                continue
+            rows = db.children[key].get(row, [])
+            if not rows:
+                continue
+            times = db.tables[child].times
+            for _ in range(3):
+                drawn = rows[rng.below(len(rows))]
+                if walk.sees_child(times[drawn]):
+                    return (child, drawn), key
+            seen = [r for r in rows if walk.sees_child(times[r])]
+            if seen:
+                return (child, seen[rng.below(len(seen))]), key
+        return None
 
 
 def calendar(time_us: int) -> list[int]:

@@ -3,6 +3,7 @@
 
 mod damage;
 mod encode;
+mod examples;
 mod inspect;
 mod pretraining;
 mod sampler;

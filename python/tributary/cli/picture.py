@@ -100,8 +100,9 @@ def _boxes(context: Mapping[str, Any]) -> list[_Box]:
     boxes = []
     for row in context["rows"]:
         key = f"#{row['row']}" if row["key"] is None else _value(row["key"])
-        is_seed = row["from"] is None and row["key"] is None
+        is_seed = row["kind"] == "seed" and row["key"] is None
         title = f"{context['task']} (the seed)" if is_seed else f"{row['table']} {key}"
+        title = f"example: {title}" if row["kind"] == "example" else title
         lines = [(f"at {row['time']}", "note")] if row["time"] else []
         for cell in row["cells"]:
             kind = "masked" if cell["is_target"] else "null" if cell["value"] is None else ""
@@ -124,6 +125,8 @@ def _boxes(context: Mapping[str, Any]) -> list[_Box]:
             reason = _REASONS[hidden["reason"]]
             if (hidden["kind"], hidden["reason"]) == ("history", "time"):
                 reason = "label not known yet"
+            elif hidden["reason"] == "time" and row["example"] is not None:
+                reason = "later than the example"
             lines = [(reason, "note"), *((example, "null") for example in examples)]
             boxes.append(_Box(title, lines, "#eeeeee", row["hop"] + 1, row["local"], hidden["link"], is_hidden=True))
     return boxes

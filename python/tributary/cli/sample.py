@@ -20,6 +20,8 @@ def sample(
     seq_len: Annotated[int, typer.Option(min=1, help="Cells of the context.")] = 256,
     num_neighbors: Annotated[int, typer.Option(min=1, help="Children kept per row and foreign key.")] = 16,
     strategy: Annotated[str, typer.Option(help="Which children are kept: uniform or recent.")] = "uniform",
+    examples: Annotated[int, typer.Option(min=0, help="Labelled examples of other entities.")] = 0,
+    example_choice: Annotated[str, typer.Option(help="Which examples: similar, recent or random.")] = "similar",
     rng_seed: Annotated[int, typer.Option(help="Other draws of the same seed.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the context as a picture, a page of its own.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the context as a picture, SVG.")] = None,
@@ -38,6 +40,8 @@ def sample(
         "seq_len": seq_len,
         "num_neighbors": num_neighbors,
         "strategy": strategy,
+        "examples": examples,
+        "example_choice": example_choice,
         "rng_seed": rng_seed,
     }
     # in fixed order over all splits, a seed's position is its index
@@ -73,7 +77,9 @@ def _print(console: "Console", context: dict[str, Any]) -> None:
     for row in context["rows"]:
         label = _row(row)
         trees.append(Tree(label) if row["from"] is None else trees[row["from"]].add(label))
-    console.print(trees[0])
+    for row, tree in zip(context["rows"], trees, strict=True):
+        if row["from"] is None:
+            console.print(tree)
     counts = context["counts"]
     console.print(
         f"{counts['rows']} rows, {counts['cells']} of {counts['seq_len']} cells; linked but not shown:"
@@ -89,6 +95,8 @@ def _row(row: dict[str, Any]) -> "Text":
     text = Text()
     if row["link"] is not None:
         text.append(f"{row['kind']} by {row['link']}: ", "dim")
+    elif row["kind"] == "example":
+        text.append("example: ", "bold magenta")
     key = f"#{row['row']}" if row["key"] is None else _plain(row["key"])
     text.append(f"{row['table']} {key}", "bold cyan")
     if row["time"] is not None:

@@ -28,6 +28,12 @@ struct Arguments {
     /// `uniform` or `recent` children.
     #[arg(long, default_value = "uniform")]
     strategy: String,
+    /// Labelled examples of other entities.
+    #[arg(long, default_value_t = 0)]
+    examples: usize,
+    /// `similar`, `recent` or `random` examples.
+    #[arg(long, default_value = "similar")]
+    example_choice: String,
     /// Links walked from the seed's row.
     #[arg(long)]
     max_hops: Option<usize>,
@@ -48,6 +54,8 @@ fn text(arguments: &Arguments) -> Result<String> {
         seq_len: arguments.seq_len,
         num_neighbors: arguments.num_neighbors.into(),
         strategy: arguments.strategy.parse()?,
+        examples: arguments.examples,
+        example_choice: arguments.example_choice.parse()?,
         max_hops: arguments.max_hops,
         rng_seed: arguments.rng_seed,
         shuffle: false,

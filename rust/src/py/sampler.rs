@@ -15,7 +15,7 @@ use super::detach;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::prefetch::Next;
-use crate::sampler::{Array, Batch, MaskRate, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig};
+use crate::sampler::{Array, Batch, MaskRate, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig, Share};
 
 /// How long a wait lasts before signals are looked at.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -31,7 +31,9 @@ impl PySampler {
         database, tasks, *, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
         num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
         strict_time=false, database_cutoff=None, lookback=None, history=true, mask_rate=None, mask_columns=0.0,
-        walk_features=0, num_links=0, shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
+        walk_features=0, num_links=0, examples=0, example_choice="similar", example_share=0.5, example_walks=128,
+        example_walk_length=8,
+        shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
     ))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools, clippy::needless_pass_by_value)]
     fn new(
@@ -56,6 +58,11 @@ impl PySampler {
         mask_columns: f64,
         walk_features: i64,
         num_links: i64,
+        examples: i64,
+        example_choice: &str,
+        example_share: f64,
+        example_walks: i64,
+        example_walk_length: i64,
         shuffle: bool,
         rng_seed: i128,
         rank: i64,
@@ -87,6 +94,11 @@ impl PySampler {
             mask_columns,
             walk_features: count("walk_features", walk_features)?,
             num_links: count("num_links", num_links)?,
+            examples: count("examples", examples)?,
+            example_choice: example_choice.parse()?,
+            example_share: Share(example_share),
+            example_walks: count("example_walks", example_walks)?,
+            example_walk_length: count("example_walk_length", example_walk_length)?,
             shuffle,
             rng_seed: count("rng_seed", rng_seed)?,
             rank: count("rank", rank)?,

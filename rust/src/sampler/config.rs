@@ -31,6 +31,33 @@ pub enum Identifiers {
     Needed,
 }
 
+/// Which labels of other entities are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExampleChoice {
+    /// Those of the entities that random walks from the seed's entity meet most often.
+    #[default]
+    Similar,
+    /// The latest.
+    Recent,
+    /// Any, uniformly.
+    Random,
+}
+
+/// A part of a whole, above 0 and at most 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Share(pub f64);
+
+/// Never NaN once it is checked.
+impl Eq for Share {}
+
+impl Share {
+    /// That part of `all`, rounded down.
+    pub fn of(self, all: usize) -> usize {
+        (self.0 * all as f64) as usize
+    }
+}
+
 /// Which seeds are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,6 +91,7 @@ macro_rules! by_name {
 }
 by_name!(Strategy, "strategy", "uniform" => Uniform, "recent" => Recent);
 by_name!(Identifiers, "choice of identifiers", "all" => All, "needed" => Needed);
+by_name!(ExampleChoice, "example_choice", "similar" => Similar, "recent" => Recent, "random" => Random);
 by_name!(Split, "split", "train" => Train, "val" => Val, "test" => Test, "all" => All);
 
 impl Split {
@@ -218,6 +246,16 @@ pub struct SamplerConfig {
     pub walk_features: usize,
     /// Pairs of rows to judge, whether one points to the other; 0: none.
     pub num_links: usize,
+    /// Labelled seeds of other entities that are shown.
+    pub examples: usize,
+    /// Which of them.
+    pub example_choice: ExampleChoice,
+    /// The part of the cells and rows of a context that is kept for them and what they bring.
+    pub example_share: Share,
+    /// Random walks in search of similar entities.
+    pub example_walks: usize,
+    /// Steps of each.
+    pub example_walk_length: usize,
     /// Endless epochs in random order; otherwise one pass in fixed order.
     pub shuffle: bool,
     /// Seed of every random number.
@@ -254,6 +292,11 @@ impl Default for SamplerConfig {
             mask_columns: 0.0,
             walk_features: 0,
             num_links: 0,
+            examples: 0,
+            example_choice: ExampleChoice::Similar,
+            example_share: Share(0.5),
+            example_walks: 128,
+            example_walk_length: 8,
             shuffle: true,
             rng_seed: 0,
             rank: 0,
@@ -269,6 +312,8 @@ const MAX_ROWS: usize = i16::MAX as usize;
 const MAX_CELLS: usize = 1 << 24;
 const MAX_WALK: usize = 64;
 const MAX_LINKS: usize = 1 << 15;
+const MAX_WALKS: usize = 1 << 24;
+const MAX_WALK_LENGTH: usize = 1 << 16;
 /// The most elements one array of a batch may have.
 const MAX_ELEMENTS: u128 = 1 << 34;
 
@@ -309,6 +354,7 @@ impl SamplerConfig {
         within("batch_size", self.batch_size, 1 << 20)?;
         within("seq_len", self.seq_len, MAX_CELLS)?;
         within("max_rows", self.rows(), MAX_ROWS)?;
+        self.check_examples()?;
         if self.rank >= self.world_size {
             let (rank, world_size) = (self.rank, self.world_size);
             return Err(Error::Argument(format!("rank must be below world_size ({world_size}), found {rank}")));
@@ -326,6 +372,23 @@ impl SamplerConfig {
                 self.seq_len,
                 self.rows()
             )));
+        }
+        Ok(())
+    }
+
+    fn check_examples(&self) -> Result<()> {
+        for (name, found, max) in [
+            ("examples", self.examples, MAX_ROWS),
+            ("example_walks", self.example_walks, MAX_WALKS),
+            ("example_walk_length", self.example_walk_length, MAX_WALK_LENGTH),
+        ] {
+            if found > max {
+                return Err(Error::Argument(format!("{name} must be between 0 and {max}, found {found}")));
+            }
+        }
+        let Share(share) = self.example_share;
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::Argument(format!("example_share must be above 0 and at most 1, found {share}")));
         }
         Ok(())
     }
@@ -387,6 +450,11 @@ mod tests {
             (SamplerConfig { mask_columns: 2.0, ..config() }, "mask_columns"),
             (SamplerConfig { walk_features: 65, ..config() }, "walk_features"),
             (SamplerConfig { num_links: 40_000, ..config() }, "num_links"),
+            (SamplerConfig { examples: 40_000, ..config() }, "examples"),
+            (SamplerConfig { example_walks: 1 << 25, ..config() }, "example_walks"),
+            (SamplerConfig { example_walk_length: 1 << 17, ..config() }, "example_walk_length"),
+            (SamplerConfig { example_share: Share(0.0), ..config() }, "example_share"),
+            (SamplerConfig { example_share: Share(f64::NAN), ..config() }, "example_share"),
             (SamplerConfig { rank: 2, world_size: 2, ..config() }, "rank"),
             (SamplerConfig { world_size: 0, ..config() }, "world_size"),
             (SamplerConfig { batch_size: 1 << 20, seq_len: 1 << 24, ..config() }, "too large"),

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::cells::CellWriter;
 use super::collate::Canvas;
 use super::config::{SamplerConfig, Strategy};
+use super::examples::{Examples, Extent};
 use super::finishing::{Finished, Finishing};
 use super::frontier::{ChildList, Draws, Frontier, Search, Via, Visit};
 use super::links::close_gaps;
@@ -59,6 +60,35 @@ struct Turn {
     quota: usize,
 }
 
+/// The lists and draws of one part of a context.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    lists: Vec<ChildList>,
+    next_list: usize,
+    draws: Draws,
+    turn: Option<Turn>,
+    edges: VecDeque<Drawn>,
+    rows: VecDeque<Drawn>,
+    children: VecDeque<Drawn>,
+    rng: Rng,
+}
+
+impl Pipeline {
+    /// Nothing to draw, with room for `lists` lists.
+    pub(super) fn new(lists: usize) -> Self {
+        Self {
+            lists: Vec::with_capacity(lists),
+            next_list: 0,
+            draws: Draws::new(),
+            turn: None,
+            edges: VecDeque::with_capacity(EDGES_AHEAD),
+            rows: VecDeque::with_capacity(ROWS_AHEAD),
+            children: VecDeque::with_capacity(PARENTS_AHEAD),
+            rng: Rng::default(),
+        }
+    }
+}
+
 /// Writes contexts, one after the other.
 pub struct Walker<'a> {
     view: &'a View<'a>,
@@ -77,6 +107,7 @@ pub struct Walker<'a> {
     children: VecDeque<Drawn>,
     rng: Rng,
     finishing: Finishing,
+    pub(super) examples: Option<Box<Examples<'a>>>,
 }
 
 /// The seed of the current context and what it may see.
@@ -94,6 +125,8 @@ pub struct Asked<'a> {
     pub time: i64,
     /// What it may see.
     pub visibility: Visibility,
+    /// The row of the anchor table that an example shows with its target (kind cell).
+    pub example: Option<u32>,
 }
 
 impl<'a> Asked<'a> {
@@ -112,7 +145,7 @@ impl<'a> Asked<'a> {
             let index = seed.index as usize;
             (seeds.rows[index], seeds.times[index], seeds.splits[index])
         };
-        Self { plan, seeds, index, row, time, visibility: Visibility::new(time, split, config) }
+        Self { plan, seeds, index, row, time, visibility: Visibility::new(time, split, config), example: None }
     }
 
     /// Whether another seed may be shown with its label.
@@ -144,8 +177,18 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// What is seen in the part of an example, given by its seed.
+    pub fn as_example(self, seed: u32, config: &SamplerConfig) -> Self {
+        let (row, time) = (self.seeds.rows[seed as usize], self.seeds.times[seed as usize]);
+        let example = self.plan.target.is_some().then_some(row);
+        Self { visibility: self.visibility.as_of(time, config), example, ..self }
+    }
+
     /// Whether the target column may be shown in another row of the anchor table (kind cell).
     pub fn shows_target_of(&self, row: u32) -> bool {
+        if self.example == Some(row) {
+            return true;
+        }
         let bounds = &self.seeds.indptr[row as usize..row as usize + 2];
         self.seeds.indices[bounds[0] as usize..bounds[1] as usize].iter().any(|&seed| self.shows_label(seed as usize))
     }
@@ -159,6 +202,7 @@ impl<'a> Walker<'a> {
         plans: &'a [Option<TaskPlan>],
         quotas: &'a Quotas,
         time: TimeStatistics,
+        examples: Option<Box<Examples<'a>>>,
     ) -> Self {
         Self {
             view,
@@ -176,6 +220,7 @@ impl<'a> Walker<'a> {
             children: VecDeque::with_capacity(PARENTS_AHEAD),
             rng: Rng::default(),
             finishing: Finishing::new(config, view.children.len()),
+            examples,
         }
     }
 
@@ -197,19 +242,20 @@ impl<'a> Walker<'a> {
         let view = self.view;
         let asked = Asked::new(view, self.plans, self.config, seed);
         write_seed(asked, seed, canvas);
-        self.frontier.clear();
-        self.turn = None;
-        self.edges.clear();
-        self.rows.clear();
-        self.children.clear();
         let state = asked.random_state(self.config.rng_seed, seed);
-        self.rng = Rng::new(state);
+        if let Some(examples) = &mut self.examples {
+            examples.start(state);
+        }
+        self.frontier.clear();
+        self.restart(Rng::new(state));
         let (table, row) = asked.start();
         self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
         let max_rows = self.config.rows();
+        let (whole, mut asked) = (asked, asked);
         let mut visited = 0;
         while visited < max_rows && !(canvas.cells.has_target() && canvas.cells.is_full()) {
-            if visited == self.frontier.rows().len() && !self.draw_child(asked) {
+            let used = Extent { cells: canvas.cells.len(), rows: visited };
+            if visited == self.frontier.rows().len() && !self.find_next(whole, &mut asked, used) {
                 break;
             }
             let visit = self.frontier.rows()[visited];
@@ -228,9 +274,30 @@ impl<'a> Walker<'a> {
         Walked { rows: visited, cells: canvas.cells.len() }
     }
 
+    /// Forgets lists and draws.
+    pub(super) fn restart(&mut self, rng: Rng) {
+        self.frontier.clear_lists();
+        self.turn = None;
+        self.edges.clear();
+        self.rows.clear();
+        self.children.clear();
+        self.rng = rng;
+    }
+
+    /// Puts the lists and draws of another part in the place of these.
+    pub(super) fn exchange(&mut self, other: &mut Pipeline) {
+        self.frontier.exchange_lists(&mut other.lists, &mut other.next_list);
+        std::mem::swap(&mut self.draws, &mut other.draws);
+        std::mem::swap(&mut self.turn, &mut other.turn);
+        std::mem::swap(&mut self.edges, &mut other.edges);
+        std::mem::swap(&mut self.rows, &mut other.rows);
+        std::mem::swap(&mut self.children, &mut other.children);
+        std::mem::swap(&mut self.rng, &mut other.rng);
+    }
+
     /// Adds a row unless it was found before.
     #[inline]
-    fn find(&mut self, visit: Visit) -> bool {
+    pub(super) fn find(&mut self, visit: Visit) -> bool {
         match self.frontier.number(visit.table, visit.row) {
             Ok(_) => false,
             Err(vacant) => {
@@ -352,7 +419,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Draws children until one is found that was not visited; false when none is left.
-    fn draw_child(&mut self, asked: Asked<'a>) -> bool {
+    pub(super) fn draw_child(&mut self, asked: Asked<'a>) -> bool {
         loop {
             self.draw_ahead(asked);
             let Some(Drawn { list, at }) = self.children.pop_front() else { return false };

@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::collate::{Batch, Shape};
+use super::config::SamplerConfig;
 use super::context::{Asked, Walker};
+use super::examples::latest_label;
 use super::frontier::{Via, Visit};
 use super::plan::{TaskPlan, key_names};
 use super::seeds::Seed;
@@ -89,12 +91,14 @@ pub struct ExplainedRow {
     pub key: Value,
     /// Links from the seed's row.
     pub hop: u32,
-    /// Local number of the row it was reached from; none for the first.
+    /// Local number of the row it was reached from; none for the seed's row and for examples.
     pub from: Option<usize>,
-    /// How it was reached: `seed`, `parent`, `child` or `history`.
+    /// How it was reached: `seed`, `parent`, `child`, `history` or `example`.
     pub kind: &'static str,
     /// The foreign key it was reached by, as `table.column`.
     pub link: Option<String>,
+    /// Local number of the example it was reached from, over any number of links; none for the seed's own part.
+    pub example: Option<usize>,
     /// Its time.
     pub time: Option<String>,
     /// Its cells in the context.
@@ -189,6 +193,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         database: &core.database,
         manifest,
         view: &view,
+        config: &core.config,
         task,
         plan,
         target: target_description(task),
@@ -258,11 +263,31 @@ enum Reason {
     Budget,
 }
 
+/// Why a parent of this time may be absent.
+fn parent_reason(asked: &Asked<'_>, time: i64) -> Reason {
+    if asked.visibility.row(time) { Reason::Budget } else { Reason::Time }
+}
+
+/// Why a child of this time may be absent.
+fn child_reason(asked: &Asked<'_>, time: i64) -> Reason {
+    if asked.visibility.is_too_old(time) { Reason::Lookback } else { parent_reason(asked, time) }
+}
+
+/// Why an earlier seed may be absent.
+fn label_reason(asked: &Asked<'_>, seed: usize) -> Reason {
+    match asked.visibility.is_too_old(asked.seeds.times[seed]) {
+        _ if asked.shows_label(seed) => Reason::Budget,
+        true => Reason::Lookback,
+        false => Reason::Time,
+    }
+}
+
 /// Decodes what a walk left behind.
 struct Reader<'a> {
     database: &'a Database,
     manifest: &'a Manifest,
     view: &'a View<'a>,
+    config: &'a SamplerConfig,
     task: &'a TaskManifest,
     plan: &'a TaskPlan,
     target: ColumnManifest,
@@ -285,7 +310,9 @@ impl Reader<'_> {
             Via::Parent(key) => ("parent", Some(key)),
             Via::Child(key) if is_seed => ("history", Some(key)),
             Via::Child(key) => ("child", Some(key)),
+            Via::Example => ("example", None),
         };
+        let (asked, example) = self.part(local);
         Ok(ExplainedRow {
             local,
             table: self.table_name(visit.table).to_owned(),
@@ -295,13 +322,30 @@ impl Reader<'_> {
             from: link.map(|_| visit.from as usize),
             kind,
             link: link.map(|key| self.link_name(key)),
+            example,
             time: time_text(time),
             cells: vec![],
             has_hidden_target: local > 0
                 && visit.table == self.plan.anchor_table
-                && self.plan.target.is_some_and(|target| target.is_removed || !self.asked.shows_target_of(visit.row)),
-            hidden: if is_seed { self.hidden_entity(visit)? } else { self.hidden_links(visit)? },
+                && self.plan.target.is_some_and(|target| target.is_removed || !asked.shows_target_of(visit.row)),
+            hidden: if is_seed { self.hidden_entity(&asked, visit)? } else { self.hidden_links(&asked, visit)? },
         })
+    }
+
+    /// What the part of the context that a row belongs to may see, and the example of that part.
+    fn part(&self, local: usize) -> (Asked<'_>, Option<usize>) {
+        let (rows, mut first) = (self.walker.rows(), local);
+        loop {
+            match rows[first].via {
+                Via::Seed => return (self.asked, None),
+                Via::Example => {
+                    let (asked, row) = (self.asked, rows[first].row);
+                    let seed = if asked.plan.target.is_none() { Some(row) } else { latest_label(asked, row) };
+                    return (seed.map_or(asked, |seed| asked.as_example(seed, self.config)), Some(first));
+                }
+                Via::Parent(_) | Via::Child(_) => first = rows[first].from as usize,
+            }
+        }
     }
 
     fn is_own_table(&self, table: u32) -> bool {
@@ -344,55 +388,36 @@ impl Reader<'_> {
     }
 
     /// The entity of a seed's row where it is not in the context.
-    fn hidden_entity(&self, visit: &Visit) -> Result<Vec<HiddenRows>> {
+    fn hidden_entity(&self, asked: &Asked<'_>, visit: &Visit) -> Result<Vec<HiddenRows>> {
         let anchor = if visit.via == Via::Seed { self.asked.row } else { self.asked.seeds.rows[visit.row as usize] };
         let table = self.plan.anchor_table;
-        let reason = self.parent_reason(self.time(table, anchor));
+        let reason = parent_reason(asked, self.time(table, anchor));
         self.hidden("parent", self.plan.key, table, [(anchor, reason)].into_iter())
     }
 
     /// Rows linked to a row of the database that are not in the context.
-    fn hidden_links(&self, visit: &Visit) -> Result<Vec<HiddenRows>> {
+    fn hidden_links(&self, asked: &Asked<'_>, visit: &Visit) -> Result<Vec<HiddenRows>> {
         let plan = &self.plan.tables[visit.table as usize];
         let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
         let mut all = vec![];
         for link in &plan.parents {
             let parent = record.parent(link.slot);
-            let parents = parent.map(|row| (row, self.parent_reason(self.time(link.table, row))));
+            let parents = parent.map(|row| (row, parent_reason(asked, self.time(link.table, row))));
             all.extend(self.hidden("parent", link.key, link.table, parents.into_iter())?);
         }
         if self.plan.has_history && visit.table == self.plan.anchor_table {
             let others = self.seeds_of(visit.row).iter().filter(|&&seed| Some(seed as usize) != self.asked.index);
-            let seeds = others.map(|&seed| (seed, self.label_reason(seed as usize)));
+            let seeds = others.map(|&seed| (seed, label_reason(asked, seed as usize)));
             all.extend(self.hidden("history", self.plan.key, self.plan.table, seeds)?);
         }
         for link in &plan.children {
             let children = &self.view.children[link.key as usize];
             let range = record.children(link.slot);
             let rows = children.indices.range(range.clone()).zip(children.times.range(range));
-            let rows = rows.map(|(row, time)| (row as u32, self.child_reason(time)));
+            let rows = rows.map(|(row, time)| (row as u32, child_reason(asked, time)));
             all.extend(self.hidden("child", link.key, link.table, rows)?);
         }
         Ok(all)
-    }
-
-    /// Why a parent of this time may be absent.
-    fn parent_reason(&self, time: i64) -> Reason {
-        if self.asked.visibility.row(time) { Reason::Budget } else { Reason::Time }
-    }
-
-    /// Why a child of this time may be absent.
-    fn child_reason(&self, time: i64) -> Reason {
-        if self.asked.visibility.is_too_old(time) { Reason::Lookback } else { self.parent_reason(time) }
-    }
-
-    /// Why an earlier seed may be absent.
-    fn label_reason(&self, seed: usize) -> Reason {
-        match self.asked.visibility.is_too_old(self.asked.seeds.times[seed]) {
-            _ if self.asked.shows_label(seed) => Reason::Budget,
-            true => Reason::Lookback,
-            false => Reason::Time,
-        }
     }
 
     /// Those of some linked rows that are not in the context, by reason.
@@ -499,7 +524,8 @@ impl Explanation {
             }
         }
         // depth first along the links rows were reached by, without recursion: chains can be long
-        let mut open = vec![(0, 0)];
+        let mut open: Vec<_> = self.rows.iter().filter(|row| row.from.is_none()).map(|row| (row.local, 0)).collect();
+        open.reverse();
         while let Some((local, depth)) = open.pop() {
             self.rows[local].render(depth, &mut text);
             open.extend(following[local].iter().rev().map(|&next| (next, depth + 1)));
@@ -519,7 +545,11 @@ impl ExplainedRow {
         use std::fmt::Write;
 
         let indent = "  ".repeat(depth.min(40));
-        let link = self.link.as_ref().map_or_else(String::new, |link| format!("{} by {link}: ", self.kind));
+        let link = match &self.link {
+            Some(link) => format!("{} by {link}: ", self.kind),
+            None if self.kind == "example" => "example: ".into(),
+            None => String::new(),
+        };
         let key = if self.key.is_null() { format!("#{}", self.row) } else { self.key.to_string() };
         let time = self.time.as_ref().map_or_else(String::new, |time| format!(" [{time}]"));
         let cells: Vec<String> = self

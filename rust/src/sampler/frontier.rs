@@ -155,6 +155,8 @@ pub enum Via {
     Parent(u32),
     /// It is a child by this foreign key; those of a task's own table are its history.
     Child(u32),
+    /// It is an example of another entity; no link leads to it.
+    Example,
 }
 
 /// A row on the list of rows to visit.
@@ -308,6 +310,18 @@ impl Frontier {
     #[inline]
     pub fn later_list(&mut self, ahead: usize) -> Option<&mut ChildList> {
         self.lists.get_mut(self.next_list + ahead)
+    }
+
+    /// Puts other lists in the place of these.
+    pub fn exchange_lists(&mut self, lists: &mut Vec<ChildList>, next_list: &mut usize) {
+        std::mem::swap(&mut self.lists, lists);
+        std::mem::swap(&mut self.next_list, next_list);
+    }
+
+    /// Forgets every list.
+    pub fn clear_lists(&mut self) {
+        self.lists.clear();
+        self.next_list = 0;
     }
 
     /// Takes the list whose turn it is.

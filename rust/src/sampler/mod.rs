@@ -8,6 +8,7 @@ mod cells;
 mod collate;
 mod config;
 mod context;
+mod examples;
 mod explain;
 mod fields;
 mod finishing;
@@ -18,6 +19,7 @@ mod plan;
 mod questions;
 mod rng;
 mod seeds;
+mod similar;
 mod stream;
 mod temporal;
 mod walk_features;
@@ -25,7 +27,7 @@ mod walk_features;
 use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
-pub use config::{Identifiers, MaskRate, NumNeighbors, PerHop, SamplerConfig, Split, Strategy};
+pub use config::{ExampleChoice, Identifiers, MaskRate, NumNeighbors, PerHop, SamplerConfig, Share, Split, Strategy};
 pub use explain::{Counts, ExplainedCell, ExplainedRow, Explanation, HiddenRow, HiddenRows};
 pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
 pub use questions::Questions;
@@ -37,6 +39,7 @@ use crate::database::{Database, View};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 use context::Walker;
+use examples::{Examples, Labels};
 use plan::{Quotas, TaskPlan};
 use seeds::SeedOrder;
 use stream::Stream;
@@ -55,12 +58,15 @@ struct Core {
     order: SeedOrder,
     plans: Vec<Option<TaskPlan>>,
     quotas: Quotas,
+    /// What examples are chosen from, by task id; empty where none are shown.
+    labels: Vec<Option<Labels>>,
     shape: Shape,
 }
 
 impl Core {
     fn walker<'a>(&'a self, view: &'a View<'a>) -> Walker<'a> {
-        Walker::new(view, &self.config, &self.plans, &self.quotas, self.database.manifest().time)
+        let examples = Examples::new(view, &self.config, &self.labels);
+        Walker::new(view, &self.config, &self.plans, &self.quotas, self.database.manifest().time, examples)
     }
 
     /// The seeds of one of this process's batches.
@@ -137,7 +143,12 @@ impl Sampler {
             pairs: config.num_links,
         };
         let quotas = Quotas::new(manifest, &config)?;
-        let core = Arc::new(Core { database: database.clone(), config, order, plans, quotas, shape });
+        let labels_of = |task: &crate::manifest::TaskManifest| {
+            let is_asked = config.examples > 0 && config.tasks.contains(&task.name);
+            is_asked.then(|| Labels::new(&database.task(task.id), &config))
+        };
+        let labels = manifest.tasks.iter().map(labels_of).collect();
+        let core = Arc::new(Core { database: database.clone(), config, order, plans, quotas, labels, shape });
         Ok(Self { stream: Arc::new(Stream::new(core.clone())), core })
     }
 

@@ -21,6 +21,12 @@ pub enum Domain {
     Mask = 4,
     /// Which pairs of rows of a context are to be judged.
     Link = 5,
+    /// The choice of the examples of a context.
+    Examples = 8,
+    /// One random walk in search of examples.
+    ExampleWalk = 9,
+    /// The draws of one example's part of a context.
+    Example = 10,
 }
 
 /// The finaliser of `SplitMix64`, a bijection of 64-bit words.

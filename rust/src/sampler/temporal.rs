@@ -76,6 +76,17 @@ impl Visibility {
         time < self.oldest && time != ALWAYS_VISIBLE
     }
 
+    /// Whether a child of this time is visible.
+    #[inline]
+    pub fn child(&self, time: i64) -> bool {
+        self.row(time) && !self.is_too_old(time)
+    }
+
+    /// Which entries of an ascending list of the times of `len` children are visible.
+    pub fn children(&self, len: u32, time: impl Fn(u32) -> i64) -> Visible {
+        self.visible(first_not(len, |at| self.row(time(at))), time)
+    }
+
     /// Which entries of an ascending list of the times of children are visible; those from `end` on are too late.
     #[inline]
     pub fn visible(&self, end: u32, time: impl Fn(u32) -> i64) -> Visible {
@@ -101,12 +112,29 @@ impl Visibility {
     /// Which entries of an ascending list of observation times can have a visible label; [`Self::label`] decides.
     #[inline]
     pub fn labels(&self, times: &[i64], horizon: Option<i64>) -> Visible {
+        self.labels_among(times.len() as u32, |at| times[at as usize], horizon)
+    }
+
+    /// The same of a list of `len` times.
+    #[inline]
+    pub fn labels_among(&self, len: u32, time: impl Fn(u32) -> i64, horizon: Option<i64>) -> Visible {
         if self.seed_time == END_OF_TIME {
-            return Visible::range(0, times.len());
+            return Visible::range(0, len as usize);
         }
-        let closed =
-            |&time: &i64| horizon.and_then(|horizon| time.checked_add(horizon)).is_some_and(|end| end <= self.limit);
-        Visible::range(times.partition_point(|&time| time < self.oldest), times.partition_point(closed))
+        let closed = |time: i64| horizon.and_then(|horizon| time.checked_add(horizon));
+        let end = first_not(len, |at| closed(time(at)).is_some_and(|end| end <= self.limit));
+        Visible::range(first_not(end, |at| time(at) < self.oldest) as usize, end as usize)
+    }
+
+    /// The latest split whose labels are visible.
+    pub fn split(&self) -> u8 {
+        self.seed_split
+    }
+
+    /// The view of the seed's on what happened up to the time of an example, but for its label.
+    pub fn as_of(&self, time: i64, config: &SamplerConfig) -> Self {
+        let by_example = if config.strict_time { time.saturating_sub(1) } else { time };
+        Self { limit: self.limit.min(by_example), ..*self }
     }
 
     /// Days from a row's time to the seed's, or `None` where one of them has no time.
