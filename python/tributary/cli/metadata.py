@@ -131,3 +131,52 @@ def _reasons(found: "Draft") -> list[str]:
     rejected = [each for each in found.tasks if each.name not in found.metadata["tasks"]]
     lines += [f"task {each.name}: not proposed ({each.score:.2f}: {each.reason})" for each in rejected]
     return lines
+
+
+@metadata.command("check")
+def check(
+    input_dir: Annotated[Path, typer.Argument(metavar="IN", help="Folder with metadata.json and the parquet files.")],
+    metadata: Annotated[Path | None, typer.Option(help="Another description than IN/metadata.json.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    sql_time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds the SQL of a task may take.")] = 30.0,
+    memory: Annotated[float, typer.Option(min=0.2, metavar="GIB", help="Memory that counting may take.")] = 2.0,
+    threads: Annotated[int, typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core.")] = 0,
+) -> None:
+    """Look for what is wrong: lost keys, doubles, undated events, future dates, odd columns, label leaks; with the fix.
+
+    Example: tributary metadata check data/raw/shop
+
+    Exit code 1 where an error is found; warnings and notes are for you to judge.
+    """
+    import dataclasses
+    import json
+
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from tributary.check import check
+    from tributary.cli.console import messages, output
+    from tributary.preprocess import SqlLimits
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=messages(), transient=True, disable=not messages().is_terminal) as bars:
+        bar = bars.add_task("", total=None)
+        findings = check(
+            input_dir,
+            metadata,
+            limits=SqlLimits(seconds=sql_time_limit),
+            memory_gib=memory,
+            threads=threads,
+            progress=lambda item: bars.update(bar, description=item),
+        )
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        styles = {"error": "bold red", "warning": "bold yellow", "note": "cyan"}
+        for finding in findings:
+            line = f"{finding.place}: {finding.kind}: {finding.message}\n    fix: {finding.fix}"
+            output().print(f"[{styles[finding.severity]}]{finding.severity}[/] ", end="")
+            output().print(line, markup=False, soft_wrap=True)
+        counts = {severity: sum(each.severity == severity for each in findings) for severity in styles}
+        output().print(", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()))
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)

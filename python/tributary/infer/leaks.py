@@ -97,7 +97,7 @@ def _counted(profiler: Profiler, tables: Mapping[str, Mapping[str, Any]]) -> lis
     found = []
     for child, table in tables.items():
         for column, described in table["columns"].items():
-            if "foreign_key" not in described or "temporal_column" not in table:
+            if not described.get("foreign_key") or table.get("temporal_column") is None:
                 continue
             parent, _, key = described["foreign_key"].partition(".")
             numbers = [c for c, each in tables[parent]["columns"].items() if each["stype"] == "numerical"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import pyarrow as pa
 
 Kind = Literal["integer", "float", "boolean", "time", "text", "other"]
 
@@ -95,11 +96,15 @@ class Profiler:
             config["threads"] = threads
         self._connection = duckdb.connect(":memory:", config=config)
         for name, files in self._files.items():
-            listed = ", ".join(_literal(_exactly(file)) for file in files)
-            # a view's query takes no parameters
-            self._connection.execute(
-                f"CREATE VIEW {quoted(name)} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)"
-            )
+            self.add(name, files)
+
+    def add(self, name: str, files: Sequence[Path]) -> None:
+        """Makes one more relation of parquet files, in place of one of that name; it is not profiled."""
+        listed = ", ".join(_literal(_exactly(file)) for file in files)
+        # a view's query takes no parameters
+        self._connection.execute(
+            f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)"
+        )
 
     def close(self) -> None:
         """Closes the connection."""
@@ -108,6 +113,10 @@ class Profiler:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query over the tables."""
         return self._connection.execute(sql).fetchall()
+
+    def table(self, sql: str) -> pa.Table:
+        """The result of a query over the tables."""
+        return self._connection.sql(sql).to_arrow_table()
 
     def profile(self, progress: Callable[[str], None] = lambda table: None) -> dict[str, TableProfile]:
         """Profiles every table.
