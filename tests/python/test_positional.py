@@ -28,7 +28,7 @@ def naive_pearl(layer, batch, b, start):
     total = np.zeros((num_rows, 4))
     for sample in start.T:
         x = np.where(batch.row_table[b] >= 0, sample, 0.0)[:, None]
-        for kernel in layer.layer_kernels:
+        for kernel in (layer.layer_0_kernel, layer.layer_1_kernel):
             mean = lambda rows, x=x: x[rows].mean(axis=0) if rows else np.zeros(x.shape[1])  # noqa: E731
             mixed = [np.concatenate([x[r], mean(parents[r]), mean(children[r])]) for r in range(num_rows)]
             z = np.array(mixed) @ np.asarray(kernel[...], np.float64)

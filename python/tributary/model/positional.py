@@ -97,9 +97,10 @@ class PearlPositions(nnx.Module):
         self.basis, self.num_samples, self.dtype = basis, num_samples, dtype
         matrix = nnx.initializers.variance_scaling(3.0, "fan_in", "truncated_normal")
         sizes = [1] + [width] * num_layers
-        self.layer_kernels = nnx.List(
-            [nnx.Param(matrix(rngs.params(), (3 * sizes[i], sizes[i + 1]), param_dtype)) for i in range(num_layers)]
-        )
+        self.num_layers = num_layers
+        for i in range(num_layers):
+            kernel = nnx.Param(matrix(rngs.params(), (3 * sizes[i], sizes[i + 1]), param_dtype))
+            setattr(self, f"layer_{i}_kernel", kernel)
         self.norm = RMSNorm(width, dtype=dtype, param_dtype=param_dtype)
         self.out_kernel = nnx.Param(nnx.initializers.zeros_init()(rngs.params(), (width, d_model), param_dtype))
 
@@ -117,7 +118,7 @@ class PearlPositions(nnx.Module):
 
     def _pooled(self, start: Array, shares: tuple[Array, Array]) -> Array:
         """Float32 [B, R, width]: the network's answers to [B, R, M] node features, added up over M."""
-        kernels = [kernel[...].astype(self.dtype) for kernel in self.layer_kernels]
+        kernels = [getattr(self, f"layer_{i}_kernel")[...].astype(self.dtype) for i in range(self.num_layers)]
 
         def answer(part: Array) -> Array:
             return jnp.sum(_network(part[..., None], shares, kernels).astype(jnp.float32), axis=2)
