@@ -1,4 +1,4 @@
-"""The layers of a block and the selection of variables against their equations in documentation/model.md."""
+"""Layers of a block, selection of variables and link head against their equations in documentation/model.md."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from synthetic_batch import database_arrays, synthetic_batch
 from tributary.model.attention import Relations, attention_function
 from tributary.model.block import BlockSizes, GatedMLP, RelationalAttention, Surroundings
 from tributary.model.encoders import VariableSelection
+from tributary.model.heads import LinkHead
 
 DTYPES = {"dtype": jnp.dtype("float32"), "param_dtype": jnp.dtype("float32")}
 B, S, D, H, K, G, E, F = 2, 24, 6, 2, 3, 4, 5, 5
@@ -107,3 +108,21 @@ def test_variable_selection_equals_its_equation():
         score = (own @ p["column_kernel"]) @ (asked @ p["question_kernel"]) / np.sqrt(D) + own @ p["column_bias"][:, 0]
         np.testing.assert_allclose(found[b, s], 2.0 / (1.0 + np.exp(-score)), rtol=1e-4)
     assert 0.0 < found.min() < found.max() < 2.0
+
+
+def test_link_head_equals_its_equation_and_starts_undecided():
+    rng = np.random.default_rng(3)
+    batch, arrays = synthetic_batch(1, num_links=5), database_arrays(16)
+    head = LinkHead(16, D, **DTYPES, rngs=nnx.Rngs(0))
+    rows = rng.normal(size=(4, 12, D))
+    judge = lambda: head(rows.astype(np.float32), batch.device_fields(), arrays.foreign_key_vectors)  # noqa: E731
+    np.testing.assert_array_equal(judge(), 0.0)
+    p = move(head, rng)
+    found = np.asarray(judge())
+    normed = rms(rows, p["norm.scale"])
+    for b, pair in zip(*np.nonzero(batch.link_child >= 0), strict=True):
+        key = arrays.foreign_key_vectors[batch.link_key[b, pair]].astype(np.float64)
+        child, parent = normed[b, batch.link_child[b, pair]], normed[b, batch.link_parent[b, pair]]
+        diagonal = 1.0 + key @ p["key_kernel"]
+        score = ((child @ p["child_kernel"]) * diagonal * (parent @ p["parent_kernel"])).sum() / np.sqrt(D)
+        np.testing.assert_allclose(found[b, pair], score + (key @ p["key_bias"])[0], rtol=1e-3, atol=1e-4)
