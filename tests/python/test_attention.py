@@ -76,9 +76,10 @@ def agree(name, kind, batch, *, queries=None, with_links=True, rng_seed=0):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6, err_msg=f"{name} {kind}: {what}")
 
 
+@pytest.mark.parametrize("tile_logits", [2 * 40 * 40 * 2, 2 * 40 * 18], ids=["two contexts", "tiles of queries"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_chunked_agrees_with_dense_in_values_and_gradients(kind, monkeypatch):
-    monkeypatch.setattr(chunked, "CHUNK_LOGITS", 2 * 40 * 40 * 2)
+def test_chunked_agrees_with_dense_in_values_and_gradients(kind, tile_logits, monkeypatch):
+    monkeypatch.setattr(chunked, "TILE_LOGITS", tile_logits)
     agree("chunked", kind, random_batch(4, batch_size=4))
 
 

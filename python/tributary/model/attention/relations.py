@@ -114,24 +114,3 @@ def is_parent(of: Relations, candidates: Relations) -> Array:
 def is_earlier(query_age: Array, key_age: Array, lookback_days: float) -> Array:
     """Whether a key's row has a time, not later than the query's row's and at most `lookback_days` before it."""
     return (key_age < jnp.inf) & (key_age >= query_age) & (key_age - query_age <= lookback_days)
-
-
-def link_logits(kind: str, queries: Relations, keys: Relations, link_bias: Array) -> Array:
-    """What the foreign keys between two rows add to a logit.
-
-    Args:
-        kind: feature: the query's row points to the key's; neighbor: the key's row points to the query's. Other kinds
-            follow no links, and get zeros.
-        queries: relations of the queries, [B, Q].
-        keys: relations of the keys, [B, S].
-        link_bias: float32 [F, H].
-
-    Returns:
-        float32 [B, H, Q, S]; the sum over all links of the two rows.
-    """
-    of, candidates = (queries, keys) if kind == "feature" else (keys, queries)
-    bias = jnp.take(link_bias, jnp.maximum(of.parent_keys, 0), axis=0)  # [B, I, P, H]
-    links = of.parents[:, :, :, None]
-    is_link = (links == candidates.row[:, None, None, :]) & (links >= 0)  # [B, I, P, J]
-    axes = "biph,bipj->bhij" if kind == "feature" else "biph,bipj->bhji"
-    return jnp.einsum(axes, bias, is_link.astype(bias.dtype))
