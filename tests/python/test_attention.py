@@ -5,7 +5,7 @@ import pytest
 
 from random_relations import naive_link_logits, naive_masks, random_batch
 from synthetic_batch import synthetic_batch
-from tributary.model.attention import KINDS, Relations, attention_function, chunked, permitted
+from tributary.model.attention import KINDS, Relations, attention_function, chunked, lists, permitted, structured
 
 NUM_KEYS = 5
 
@@ -83,7 +83,15 @@ def test_chunked_agrees_with_dense_in_values_and_gradients(kind, tile_logits, mo
     agree("chunked", kind, random_batch(4, batch_size=4))
 
 
-@pytest.mark.parametrize("name", ["dense", "chunked"])
+@pytest.mark.parametrize("kind", lists.LISTED_KINDS)
+def test_structured_agrees_with_dense_in_values_and_gradients(kind, monkeypatch):
+    monkeypatch.setattr(lists, "TILE", 8)
+    monkeypatch.setattr(lists, "CHUNK", 16)
+    monkeypatch.setattr(structured, "CHUNK", 16)
+    agree("structured", kind, random_batch(4, seq_len=45))
+
+
+@pytest.mark.parametrize("name", ["dense", "chunked", "structured"])
 def test_some_queries_get_what_all_get(name):
     batch = random_batch(5)
     q, k, v, key_bias, link_bias = attention_inputs(batch)

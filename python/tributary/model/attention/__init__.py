@@ -7,8 +7,8 @@ with `dense` in values and gradients. Parameters live elsewhere (`tributary.mode
 
 # Who may look at whom
 # Looking
-from tributary.model.attention.dense import LINKED_KINDS
-from tributary.model.attention.dispatch import Attend, attention_function
+from tributary.model.attention.dispatch import Attend, attention_function, prepared
+from tributary.model.attention.links import LINKED_KINDS
 from tributary.model.attention.relations import KINDS, Relations, permitted
 
-__all__ = ["KINDS", "LINKED_KINDS", "Attend", "Relations", "attention_function", "permitted"]
+__all__ = ["KINDS", "LINKED_KINDS", "Attend", "Relations", "attention_function", "permitted", "prepared"]

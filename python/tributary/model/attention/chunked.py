@@ -8,7 +8,7 @@ summed up transposed, [K, S], because products whose left side is transposed tak
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,9 @@ def _tiled_backward(
     bias = _visible_bias(parts.bias, keys)
     inner = jnp.sum(out * d_out, axis=-1, keepdims=True)
 
-    def of_tile(sums: Operands, x: tuple[Array, Array, Array, Array, Relations, Array | None]) -> tuple[Operands, tuple]:
+    def of_tile(
+        sums: Operands, x: tuple[Array, Array, Array, Array, Relations, Array | None]
+    ) -> tuple[Operands, tuple]:
         q, d_out, log_total, inner, asking, links = x
         logits = _logits(kind, q, k_t, bias, parts.links if links is None else links, asking, keys)
         weights = jnp.exp(logits - log_total)

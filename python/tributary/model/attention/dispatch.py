@@ -9,7 +9,9 @@ import jax
 from tributary.batch import Array
 from tributary.model.attention.chunked import chunked_attention
 from tributary.model.attention.dense import dense_attention
+from tributary.model.attention.lists import with_lists
 from tributary.model.attention.relations import Relations
+from tributary.model.attention.structured import structured_attention
 
 
 class Attend(Protocol):
@@ -44,11 +46,27 @@ class Attend(Protocol):
         """
 
 
-IMPLEMENTATIONS: dict[str, Attend] = {"dense": dense_attention, "chunked": chunked_attention}
+IMPLEMENTATIONS: dict[str, Attend] = {
+    "dense": dense_attention,
+    "chunked": chunked_attention,
+    "structured": structured_attention,
+}
 
 
 def attention_function(name: str) -> Attend:
-    """The implementation of that name; `auto` takes chunked on CPU and dense elsewhere."""
+    """The implementation of that name; `auto` takes structured on CPU and dense elsewhere."""
+    return IMPLEMENTATIONS[_chosen(name)]
+
+
+def prepared(name: str, relations: Relations, kinds: tuple[str, ...]) -> Relations:
+    """Relations with all that the implementation of that name computes once per batch.
+
+    Every implementation also works without, and then computes it at each call.
+    """
+    return with_lists(relations, kinds) if _chosen(name) == "structured" else relations
+
+
+def _chosen(name: str) -> str:
     if name == "auto":
-        name = "chunked" if jax.default_backend() == "cpu" else "dense"
-    return IMPLEMENTATIONS[name]
+        return "structured" if jax.default_backend() == "cpu" else "dense"
+    return name

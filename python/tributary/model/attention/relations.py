@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ class Relations:
     """int32 [B, S, P]: rows that the cell's row points to; -1 where there is none, and where padding."""
     parent_keys: Array
     """int32 [B, S, P]: foreign key of each such link; -1 where there is none."""
+    plans: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What an implementation prepared per kind, once per batch; see `prepared`."""
     lookback_days: float = dataclasses.field(default=math.inf, metadata={"static": True})
     """How much earlier than a query's row the keys of the temporal attention may be."""
 
@@ -67,9 +70,10 @@ class Relations:
         )
 
     def take(self, cells: Array) -> Relations:
-        """The same for some cells only: int32 [B, Q] positions along S."""
+        """The same for some cells only: int32 [B, Q] positions along S. Without plans, which are of all cells."""
         return dataclasses.replace(
             self,
+            plans={},
             row=jnp.take_along_axis(self.row, cells, axis=1),
             column=jnp.take_along_axis(self.column, cells, axis=1),
             age=jnp.take_along_axis(self.age, cells, axis=1),
