@@ -1,7 +1,7 @@
 """Attention alone, forward and backward: every implementation beside `dense`, per kind.
 
 Usage: python benches/attention.py [--seq-len 1024] [--batch-size 4] [--heads 8] [--head-dim 32] [--rounds 3]
-           [--batch FILE.npz] [--implementations dense chunked structured] [--kinds column feature neighbor temporal full]
+           [--batch FILE.npz] [--implementations dense chunked structured] [--kinds column feature ...]
 
 Contexts are made up in the shape of what the sampler gives (a star of tables, rows in the order of a walk, about seven
 cells a row), or read from an npz file with the fields of a `Batch`. Prints, per kind and for the four default kinds
@@ -34,7 +34,7 @@ def read_batch(path: Path) -> Batch:
     """A batch from an npz file; fields that it lacks are None."""
     arrays = np.load(path)
     names = [field.name for field in dataclasses.fields(Batch)]
-    return Batch(**{name: arrays[name] if name in arrays else None for name in names})
+    return Batch(**{name: arrays.get(name) for name in names})
 
 
 def best_of(call: Callable[[], Any], rounds: int) -> tuple[float, float]:
@@ -105,7 +105,8 @@ def main() -> None:
             line = f"{label:10s} {name:12s} {figures['cpu_s']:8.3f} {figures['wall_s']:8.3f} {figures['temp_mb']:9.1f}"
             reference = found.get("dense", figures)
             faster, smaller = (reference[field] / figures[field] for field in ("cpu_s", "temp_mb"))
-            print(f"{line} {figures['compile_s']:9.1f}    {faster:5.1f} x faster, {smaller:.1f} x less memory", flush=True)
+            ratios = f"{faster:5.1f} x faster, {smaller:.1f} x less memory"
+            print(f"{line} {figures['compile_s']:9.1f}    {ratios}", flush=True)
     lists = measure_preparation(relations, DEFAULT_KINDS, arguments.rounds)
     print(f"lists of a batch, once per step: {lists['cpu_s']:.3f} CPU s, {lists['temp_mb']:.1f} MiB")
 

@@ -1,7 +1,7 @@
 """Made-up batches in the shape of what the sampler gives, for benchmarks that need no database.
 
-A star of tables as in a racing or shop database: the seed's row, its entity, events of the entity in the order of a walk,
-each pointing to the entity, to one of a few shared rows and to one of many; seven cells a row on average.
+A star of tables as in a racing or shop database: the seed's row, its entity, events of the entity in the order of a
+walk, each pointing to the entity, to one of a few shared rows and to one of many; seven cells a row on average.
 """
 
 from __future__ import annotations

@@ -5,7 +5,16 @@ import pytest
 
 from random_relations import naive_link_logits, naive_masks, random_batch
 from synthetic_batch import synthetic_batch
-from tributary.model.attention import KINDS, Relations, attention_function, chunked, lists, permitted, structured
+from tributary.model.attention import (
+    KINDS,
+    Relations,
+    attention_function,
+    blocked,
+    chunked,
+    lists,
+    permitted,
+    structured,
+)
 
 NUM_KEYS = 5
 
@@ -27,6 +36,11 @@ def test_an_unknown_kind_is_refused():
     relations = Relations.from_batch(random_batch().device_fields())
     with pytest.raises(ValueError, match="attention `sideways`: expected one of column, feature"):
         permitted("sideways", relations, relations)
+
+
+def everyday(kinds, *names):
+    """All kinds, those not named marked slow: each compiles two programs."""
+    return [kind if kind in names else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
 
 
 def attention_inputs(batch, rng_seed=0, H=2, K=4, queries=None):
@@ -77,18 +91,44 @@ def agree(name, kind, batch, *, queries=None, with_links=True, rng_seed=0):
 
 
 @pytest.mark.parametrize("tile_logits", [2 * 40 * 40 * 2, 2 * 40 * 18], ids=["two contexts", "tiles of queries"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", everyday(KINDS, "neighbor"))
 def test_chunked_agrees_with_dense_in_values_and_gradients(kind, tile_logits, monkeypatch):
     monkeypatch.setattr(chunked, "TILE_LOGITS", tile_logits)
     agree("chunked", kind, random_batch(4, batch_size=4))
 
 
-@pytest.mark.parametrize("kind", lists.LISTED_KINDS)
+@pytest.mark.parametrize("kind", everyday(lists.LISTED_KINDS, "feature"))
 def test_structured_agrees_with_dense_in_values_and_gradients(kind, monkeypatch):
     monkeypatch.setattr(lists, "TILE", 8)
     monkeypatch.setattr(lists, "CHUNK", 16)
     monkeypatch.setattr(structured, "CHUNK", 16)
     agree("structured", kind, random_batch(4, seq_len=45))
+
+
+@pytest.mark.parametrize("kind", everyday(KINDS, "neighbor"))
+def test_pallas_agrees_with_dense_in_values_and_gradients(kind, monkeypatch):
+    monkeypatch.setattr(blocked, "target_of_backend", lambda: blocked.Target("interpret", 16))
+    agree("pallas", kind, random_batch(4, seq_len=45))
+
+
+@pytest.mark.parametrize("target", [blocked.Target("gpu", 64), blocked.Target("tpu", 128)], ids=["gpu", "tpu"])
+@pytest.mark.parametrize("kind", ["feature", "neighbor", "temporal"])
+@pytest.mark.slow
+def test_pallas_lowers(kind, target):
+    batch = random_batch(4, seq_len=130)
+    inputs = attention_inputs(batch, K=32)
+    relations = Relations.from_batch(batch.device_fields(), lookback_days=2.5)
+
+    def total(q, k, v, key_bias, link_bias):
+        out = blocked.pallas_attention(kind, q, k, v, relations, key_bias, link_bias, target=target)
+        return jnp.sum(out)
+
+    platform = {"gpu": "cuda", "tpu": "tpu"}[target.platform]
+    kernels = {"gpu": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}[target.platform]
+    allowed = [jax.export.DisabledSafetyCheck.custom_call(kernels)]
+    gradient = jax.jit(jax.grad(total, argnums=range(5)))
+    exported = jax.export.export(gradient, platforms=[platform], disabled_checks=allowed)(*inputs)
+    assert exported.mlir_module().count(kernels) >= 3  # forward, queries, keys
 
 
 @pytest.mark.parametrize("name", ["dense", "chunked", "structured"])

@@ -21,7 +21,7 @@ from flax import nnx
 from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.config import ModelConfig
 from tributary.model import encoders
-from tributary.model.attention import Relations, attention_function
+from tributary.model.attention import Relations, attention_function, prepared
 from tributary.model.block import BlockSizes, RelationalBlock, Surroundings
 from tributary.model.heads import Heads, Outputs
 from tributary.model.positional import row_positions
@@ -39,6 +39,7 @@ class RelationalTransformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, embedding_dim: int, *, rngs: nnx.Rngs):
         self.readout, self.scan, self.remat = config.readout, config.scan, config.remat
+        self.attention, self.attentions = config.attention, config.attentions
         self.lookback_days = math.inf if config.lookback_days is None else config.lookback_days
         self.num_layers, self.age_cycles = config.num_layers, config.age_cycles
         dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
@@ -93,8 +94,9 @@ class RelationalTransformer(nnx.Module):
         """
         if is_masked is None:
             is_masked = jnp.zeros_like(batch.cell_is_target)
+        relations = Relations.from_batch(batch, lookback_days=self.lookback_days)
         surroundings = Surroundings(
-            relations=Relations.from_batch(batch, lookback_days=self.lookback_days),
+            relations=prepared(self.attention, relations, self.attentions),
             row_features=encoders.row_features(batch, self.age_cycles),
             foreign_key_vectors=arrays.foreign_key_vectors,
             cell_bias=None if self.selection is None else self.selection(batch, arrays),

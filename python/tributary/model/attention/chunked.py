@@ -58,6 +58,7 @@ def chunked_attention(
 ) -> Array:
     """As `dense_attention`, a tile of queries or a few contexts at a time."""
     num_contexts, num_queries, num_heads = q.shape[:3]
+    relations = relations.bare()
     asking = relations if queries is None else relations.take(queries)
     parts = operands(q, k, v, key_bias, linked(kind, asking, relations, link_bias))
     row_logits = k.shape[1] * num_heads
@@ -94,7 +95,8 @@ def join_tiles(x: Array, axis: int, size: int) -> Array:
 
 
 def _relation_tiles(relations: Relations, tile: int) -> Relations:
-    return jax.tree.map(lambda x: split_tiles(x, 1, tile, -1), relations)
+    tiles: Relations = jax.tree.map(lambda x: split_tiles(x, 1, tile, -1), relations)
+    return tiles
 
 
 def _logits(kind: str, q: Array, k_t: Array, bias: Array, links: Array | None, rq: Relations, rk: Relations) -> Array:
@@ -155,9 +157,7 @@ def _tiled_backward(
     bias = _visible_bias(parts.bias, keys)
     inner = jnp.sum(out * d_out, axis=-1, keepdims=True)
 
-    def of_tile(
-        sums: Operands, x: tuple[Array, Array, Array, Array, Relations, Array | None]
-    ) -> tuple[Operands, tuple]:
+    def of_tile(sums: Operands, x: tuple[Any, ...]) -> tuple[Operands, tuple[Array, Array | None]]:
         q, d_out, log_total, inner, asking, links = x
         logits = _logits(kind, q, k_t, bias, parts.links if links is None else links, asking, keys)
         weights = jnp.exp(logits - log_total)

@@ -7,6 +7,8 @@ from typing import Protocol
 import jax
 
 from tributary.batch import Array
+from tributary.model.attention.blocked import pallas_attention, target_of_backend
+from tributary.model.attention.blocks import with_blocks
 from tributary.model.attention.chunked import chunked_attention
 from tributary.model.attention.dense import dense_attention
 from tributary.model.attention.lists import with_lists
@@ -50,6 +52,7 @@ IMPLEMENTATIONS: dict[str, Attend] = {
     "dense": dense_attention,
     "chunked": chunked_attention,
     "structured": structured_attention,
+    "pallas": pallas_attention,
 }
 
 
@@ -63,7 +66,10 @@ def prepared(name: str, relations: Relations, kinds: tuple[str, ...]) -> Relatio
 
     Every implementation also works without, and then computes it at each call.
     """
-    return with_lists(relations, kinds) if _chosen(name) == "structured" else relations
+    name = _chosen(name)
+    if name == "structured":
+        return with_lists(relations, kinds)
+    return with_blocks(relations, kinds, target_of_backend().block) if name == "pallas" else relations
 
 
 def _chosen(name: str) -> str:

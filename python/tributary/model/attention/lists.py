@@ -54,14 +54,14 @@ def with_lists(relations: Relations, kinds: tuple[str, ...]) -> Relations:
 
 def tile_plan(kind: str, relations: Relations) -> TilePlan:
     """The lists of one attention, a context at a time."""
-    bare = dataclasses.replace(relations, plans={})
-    return jax.lax.map(lambda one: _plan_of_context(kind, one), bare)
+    plan: TilePlan = jax.lax.map(lambda one: _plan_of_context(kind, one), relations.bare())
+    return plan
 
 
 def _plan_of_context(kind: str, relations: Relations) -> TilePlan:
     """As `tile_plan`, without the axis B."""
     size = relations.row.shape[0]
-    last = jnp.iinfo(jnp.int32).max
+    last = 2**31 - 1
     sort_by = relations.column if kind == "column" else relations.row
     order = jnp.argsort(jnp.where(relations.row >= 0, sort_by, last), stable=True).astype(jnp.int32)
     place = jnp.zeros(size, jnp.int32).at[order].set(jnp.arange(size, dtype=jnp.int32), unique_indices=True)
@@ -77,7 +77,12 @@ def _plan_of_context(kind: str, relations: Relations) -> TilePlan:
 def taken(relations: Relations, cells: Array) -> Relations:
     """As `Relations.take`; a position of -1 gives padding."""
     found = relations.take(jnp.maximum(cells, 0))
-    return jax.tree.map(lambda x: jnp.where((cells >= 0).reshape(cells.shape + (1,) * (x.ndim - 2)), x, -1), found)
+
+    def fill(x: Array) -> Array:
+        return jnp.where((cells >= 0).reshape(cells.shape + (1,) * (x.ndim - 2)), x, -1)
+
+    filled: Relations = jax.tree.map(fill, found)
+    return filled
 
 
 def _lists(mask: Array) -> Lists:

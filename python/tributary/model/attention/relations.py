@@ -69,11 +69,14 @@ class Relations:
             lookback_days=lookback_days,
         )
 
+    def bare(self) -> Relations:
+        """The same without plans."""
+        return dataclasses.replace(self, plans={})
+
     def take(self, cells: Array) -> Relations:
         """The same for some cells only: int32 [B, Q] positions along S. Without plans, which are of all cells."""
         return dataclasses.replace(
-            self,
-            plans={},
+            self.bare(),
             row=jnp.take_along_axis(self.row, cells, axis=1),
             column=jnp.take_along_axis(self.column, cells, axis=1),
             age=jnp.take_along_axis(self.age, cells, axis=1),

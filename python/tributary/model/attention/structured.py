@@ -7,7 +7,6 @@ pass goes over tiles of queries for their gradients and over tiles of keys for t
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -42,8 +41,7 @@ def structured_attention(
     plan = relations.plans[kind] if kind in relations.plans else tile_plan(kind, relations)
     links = linked(kind, relations, relations, link_bias)
     parts = operands(q, k, v, key_bias, links)
-    bare = dataclasses.replace(relations, plans={})
-    return jnp.swapaxes(_listed(kind, parts, bare, plan), 1, 2).astype(v.dtype)
+    return jnp.swapaxes(_listed(kind, parts, relations.bare(), plan), 1, 2).astype(v.dtype)
 
 
 # --- Cells of all contexts in one row -----------------------------------------------------------------------------
@@ -82,7 +80,8 @@ class Flat(NamedTuple):
             found = x.at[jnp.maximum(cells, 0)].get(mode="promise_in_bounds")
             return jnp.where(is_cell.reshape(is_cell.shape + (1,) * (x.ndim - 1)), found, -1)
 
-        return jax.tree.map(pick, self.relations)
+        picked: Relations = jax.tree.map(pick, self.relations)
+        return picked
 
     def pick_links(self, kind: str, queries: Array, keys: Array) -> Array | None:
         """Links of those cells that hold them, [G, I, P, H]."""
@@ -223,14 +222,14 @@ def _listed_backward(kind: str, saved: Saved, d_out: Array) -> tuple[Operands, N
     d_links = d_query_links if kind == "feature" else d_key_links
     if d_links is not None:
         d_links = _unordered(d_links[:, None], plan)[:, 0]
-    whole = (_unordered(x, plan) for x in (d_q, d_k, d_v, d_bias))
-    return Operands(*whole, d_links), None, None
+    d_q, d_k, d_v, d_bias = (_unordered(x, plan) for x in (d_q, d_k, d_v, d_bias))
+    return Operands(d_q, d_k, d_v, d_bias, d_links), None, None
 
 
-def _query_gradients(kind: str, flat: Flat, plan: TilePlan) -> tuple[Array, Array | None]:
+def _query_gradients(kind: str, flat: Flat, plan: TilePlan) -> Any:
     """Gradients of q, and of the links where queries hold them, in the order of the tiles."""
 
-    def of_tiles(cells: Array, others: Array, num_others: Array) -> tuple[Array, Array | None]:
+    def of_tiles(cells: Array, others: Array, num_others: Array) -> Any:
         q, d_out, log_total, inner = flat.pick(cells, "q", "d_out", "log_total", "inner")
 
         def add(found: Array, sums: tuple[Array, Array | None]) -> tuple[Array, Array | None]:
@@ -249,13 +248,13 @@ def _query_gradients(kind: str, flat: Flat, plan: TilePlan) -> tuple[Array, Arra
     return _over_tiles(of_tiles, plan, plan.keys, flat.arrays["q"].shape[0])
 
 
-def _key_gradients(kind: str, flat: Flat, plan: TilePlan) -> tuple[Array, Array, Array, Array | None]:
+def _key_gradients(kind: str, flat: Flat, plan: TilePlan) -> Any:
     """Gradients of k, v and bias, and of the links where keys hold them, in the order of the tiles."""
 
-    def of_tiles(cells: Array, others: Array, num_others: Array) -> tuple[Array, Array, Array, Array | None]:
+    def of_tiles(cells: Array, others: Array, num_others: Array) -> Any:
         k, v, bias = flat.pick(cells, "k", "v", "bias")
 
-        def add(found: Array, sums: tuple) -> tuple:
+        def add(found: Array, sums: tuple[Any, ...]) -> tuple[Any, ...]:
             q, d_out, log_total, inner = flat.pick(found, "q", "d_out", "log_total", "inner")
             logits = jnp.einsum("hgtk,hgjk->hgtj", k, q) + bias[..., None]
             logits = flat.mask(kind, logits, found, cells, is_transposed=True)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.config import ModelConfig
-from tributary.model.attention import Relations, attention_function
+from tributary.model.attention import Relations, attention_function, prepared
 from tributary.model.heads import Outputs
 from tributary.model.norm import RMSNorm
 from tributary.model.published.architectures import ARCHITECTURES
@@ -139,7 +139,7 @@ class PublishedTransformer(nnx.Module):
 
     def __init__(self, config: ModelConfig, embedding_dim: int, *, rngs: nnx.Rngs):
         architecture = ARCHITECTURES[config.kind]
-        self.architecture = architecture
+        self.architecture, self.attention = architecture, config.attention
         self.has_log_odds = config.number_output == "log-odds"
         dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
         kinds = CELL_KINDS if architecture.has_boolean else CELL_KINDS[:TRUTH]
@@ -170,6 +170,7 @@ class PublishedTransformer(nnx.Module):
         theirs = read_cells(batch, arrays.column_offset, is_masked, has_boolean=self.architecture.has_boolean)
         relations = Relations.from_batch(only_cells(batch, theirs))
         log_keys = {kind: log_num_keys(kind, relations) for kind in self.architecture.attentions}
+        relations = prepared(self.attention, relations, self.architecture.attentions)
         x = self.encoder(batch, arrays, theirs)
         graphdef, stacked = nnx.split(self.blocks)
 
