@@ -173,7 +173,8 @@ class ModelConfig(_Section):
     link_head: bool = Field(default=False, description="the model judges links between rows (data.num_links)")
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked", "structured", "pallas"] = Field(
-        default="auto", description="implementation of attention; auto: structured on CPU, dense elsewhere"
+        default="auto",
+        description="implementation of attention; auto: structured or chunked on a CPU, by size; dense elsewhere",
     )
     scan: bool = Field(
         default=True, description="layers run in a loop: compilation does not grow with depth; false: written out"

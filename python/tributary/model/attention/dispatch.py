@@ -9,7 +9,7 @@ import jax
 from tributary.batch import Array
 from tributary.model.attention.blocked import pallas_attention, target_of_backend
 from tributary.model.attention.blocks import with_blocks
-from tributary.model.attention.chunked import chunked_attention
+from tributary.model.attention.chunked import TILE_LOGITS, chunked_attention
 from tributary.model.attention.dense import dense_attention
 from tributary.model.attention.lists import with_lists
 from tributary.model.attention.relations import Relations
@@ -55,10 +55,13 @@ IMPLEMENTATIONS: dict[str, Attend] = {
     "pallas": pallas_attention,
 }
 
+STRUCTURED_CELLS = 512
+"""Cells of a context from which `auto` takes structured on a CPU; below, most of a context is listed anyway."""
+
 
 def attention_function(name: str) -> Attend:
-    """The implementation of that name; `auto` takes structured on CPU and dense elsewhere."""
-    return IMPLEMENTATIONS[_chosen(name)]
+    """The implementation of that name; `auto` chooses one at each call, by size and backend."""
+    return _auto_attention if name == "auto" else IMPLEMENTATIONS[name]
 
 
 def prepared(name: str, relations: Relations, kinds: tuple[str, ...]) -> Relations:
@@ -66,13 +69,28 @@ def prepared(name: str, relations: Relations, kinds: tuple[str, ...]) -> Relatio
 
     Every implementation also works without, and then computes it at each call.
     """
-    name = _chosen(name)
+    if name == "auto":
+        is_structured = jax.default_backend() == "cpu" and relations.row.shape[1] >= STRUCTURED_CELLS
+        name = "structured" if is_structured else "dense"
     if name == "structured":
         return with_lists(relations, kinds)
     return with_blocks(relations, kinds, target_of_backend().block) if name == "pallas" else relations
 
 
-def _chosen(name: str) -> str:
-    if name == "auto":
-        return "structured" if jax.default_backend() == "cpu" else "dense"
-    return name
+def _auto_attention(
+    kind: str,
+    q: Array,
+    k: Array,
+    v: Array,
+    relations: Relations,
+    key_bias: Array,
+    link_bias: Array | None = None,
+    queries: Array | None = None,
+) -> Array:
+    """The implementation that was found fastest for such sizes (decision 0008)."""
+    num_contexts, num_queries, num_heads = q.shape[:3]
+    if jax.default_backend() != "cpu" or num_contexts * num_queries * num_heads * k.shape[1] <= TILE_LOGITS:
+        name = "dense"
+    else:
+        name = "structured" if k.shape[1] >= STRUCTURED_CELLS else "chunked"
+    return IMPLEMENTATIONS[name](kind, q, k, v, relations, key_bias, link_bias, queries)
