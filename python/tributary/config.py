@@ -20,7 +20,13 @@ AttentionKind = Literal["column", "feature", "neighbor", "temporal", "full"]
 PublishedKind = Literal["rt-v1", "rt-plurel", "rt-j"]
 PUBLISHED_KINDS: tuple[PublishedKind, ...] = get_args(PublishedKind)
 
-ModelKind = Literal["transformer", "rt-v1", "rt-plurel", "rt-j"]
+ModelKind = Literal["transformer", "gnn", "tree-lstm", "rt-v1", "rt-plurel", "rt-j"]
+SHARED_MODEL_KEYS = frozenset(("preset", "kind", "d_model", "num_layers", "num_heads", "d_ff", "dtype", "param_dtype"))
+"""Keys of the section `model` that every kind reads."""
+ROW_MODEL_KEYS = frozenset(("time_features", "age_cycles", "link_head"))
+"""Keys that the kinds over rows share with the transformer."""
+OWN_MODEL_KEYS: dict[str, frozenset[str]] = {"gnn": frozenset(("num_bases",)), "tree-lstm": frozenset(("levels",))}
+"""Keys that only one kind reads besides; the kinds that are not named here read all but these."""
 
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
@@ -126,13 +132,21 @@ class ModelConfig(_Section):
     preset: Literal["demo", "rt-22m", "rt-86m", "rt-v1", "rt-plurel", "rt-j"] = Field(
         default="demo", description="sizes to start from"
     )
-    kind: ModelKind = Field(default="transformer", description="architecture of the model")
+    kind: ModelKind = Field(
+        default="transformer",
+        description="architecture: the relational transformer, a graph network (gnn) or a Tree-LSTM over rows, or a "
+        "published model",
+    )
     number_output: Literal["z-score", "log-odds"] = Field(
         default="z-score",
         description="kind rt-j only: what its number head says of a boolean; log-odds if trained with cross-entropy",
     )
     d_model: int = Field(default=64, ge=8, description="width of a cell's token")
-    num_layers: int = Field(default=3, ge=1, description="blocks, the readout block included")
+    num_layers: int = Field(
+        default=3,
+        ge=1,
+        description="blocks, the readout block included; layers of a gnn (links that a cell sees) or a tree-lstm",
+    )
     num_heads: int = Field(default=2, ge=1, description="attention heads; divides d_model")
     d_ff: int = Field(default=128, ge=1, description="inner width of the gated MLP")
     attentions: tuple[AttentionKind, ...] = Field(
@@ -182,6 +196,10 @@ class ModelConfig(_Section):
     remat: bool = Field(
         default=False, description="a layer's values are computed again in the backward pass: less memory, more time"
     )
+    num_bases: int = Field(
+        default=4, ge=1, description="gnn: matrices of which the transform of every foreign key is a combination"
+    )
+    levels: int = Field(default=4, ge=1, description="tree-lstm: rows at most so many links from the seed are read")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="dtype of computation")
     param_dtype: Literal["float32"] = Field(default="float32", description="dtype of stored parameters")
 
@@ -190,7 +208,9 @@ class ModelConfig(_Section):
     def _apply_preset(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {**PRESETS.get(values.get("preset", "demo"), {}), **values}
+        sizes = PRESETS.get(str(values.get("preset", "demo")), {})
+        foreign = cls.foreign_keys(str(values.get("kind", sizes.get("kind", "transformer"))))
+        return {**{key: size for key, size in sizes.items() if key not in foreign}, **values}
 
     @model_validator(mode="after")
     def _check_sizes(self) -> ModelConfig:
@@ -198,6 +218,23 @@ class ModelConfig(_Section):
             raise ValueError(f"num_heads = {self.num_heads} does not divide d_model = {self.d_model}")
         if len(set(self.attentions)) != len(self.attentions):
             raise ValueError(f"attentions names a layer twice: {', '.join(self.attentions)}")
+        return self
+
+    @classmethod
+    def foreign_keys(cls, kind: str) -> frozenset[str]:
+        """Keys of this section that a kind of model does not read."""
+        others = frozenset[str]().union(*(keys for name, keys in OWN_MODEL_KEYS.items() if name != kind))
+        if kind not in OWN_MODEL_KEYS:
+            return others
+        return frozenset(cls.model_fields) - SHARED_MODEL_KEYS - ROW_MODEL_KEYS - OWN_MODEL_KEYS[kind]
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> ModelConfig:
+        fields, foreign = type(self).model_fields, self.foreign_keys(self.kind)
+        wrong = [key for key in fields if key in foreign and getattr(self, key) != fields[key].default]
+        if wrong:
+            known = ", ".join(key for key in fields if key not in foreign)
+            raise ValueError(f"kind {self.kind} does not read {', '.join(wrong)}: leave that out; it reads {known}")
         return self
 
 

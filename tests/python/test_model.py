@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from renumbered import pad, permute_rows
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.config import ModelConfig
 from tributary.losses import Objective, objective_loss
@@ -65,38 +66,11 @@ def predict(model):
     return call
 
 
-def permute_rows(batch, rng):
-    """The same contexts with rows renumbered but for the seed's, cells shuffled and padding in between."""
-    fields = {f.name: getattr(batch, f.name).copy() for f in dataclasses.fields(batch)}
-    for b in range(batch.batch_size):
-        order = np.append(0, 1 + rng.permutation(batch.row_table.shape[1] - 1))  # new position -> old row
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        for name in [name for name in fields if name.startswith("row_")]:
-            fields[name][b] = fields[name][b][order]
-        for name in ("row_parents", "link_child", "link_parent"):
-            rows = fields[name][b]
-            fields[name][b] = np.where(rows >= 0, place[np.maximum(rows, 0)], -1)
-        cells = rng.permutation(batch.seq_len)
-        for name in [name for name in fields if name.startswith("cell_")]:
-            fields[name][b] = fields[name][b][cells]
-        rows = fields["cell_row"][b]
-        fields["cell_row"][b] = np.where(rows >= 0, place[np.maximum(rows, 0)], -1)
-        if batch.target_cell[b] >= 0:
-            fields["target_cell"][b] = np.flatnonzero(cells == batch.target_cell[b])[0]
-    return dataclasses.replace(batch, **fields)
-
-
 def test_order_of_rows_and_cells_and_padding_change_nothing(predict):
     batch = synthetic_batch(1, num_links=4)
     expected = predict(batch)
     np.testing.assert_allclose(predict(permute_rows(batch, np.random.default_rng(0))), expected, rtol=1e-4, atol=1e-5)
-    padded = {}
-    for name, (dtype, axes) in batch.spec().items():
-        widths = [(0, {"S": 7, "R": 3, "P": 1}.get(axis, 0)) for axis in axes]
-        empty = True if name == "cell_is_padding" else 0 if dtype in ("bool", "float32") else -1
-        padded[name] = np.pad(getattr(batch, name), widths, constant_values=empty)
-    np.testing.assert_allclose(predict(dataclasses.replace(batch, **padded)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict(pad(batch, S=7, R=3, P=1)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_hidden_cells_say_never_reaches_the_output(predict):

@@ -14,9 +14,11 @@ from flax import nnx
 
 from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.config import PUBLISHED_KINDS, ModelConfig, ModelKind
+from tributary.model.gnn import RelationalGNN
 from tributary.model.heads import Outputs
 from tributary.model.published import PublishedTransformer
 from tributary.model.transformer import RelationalTransformer
+from tributary.model.tree_lstm import TreeLSTM
 
 
 class ClassSpace(Protocol):
@@ -39,6 +41,8 @@ class Model(Protocol):
 
 MODEL_KINDS: dict[ModelKind, Callable[..., Model]] = {
     "transformer": RelationalTransformer,
+    "gnn": RelationalGNN,
+    "tree-lstm": TreeLSTM,
     **dict.fromkeys(PUBLISHED_KINDS, PublishedTransformer),
 }
 """Class of every `model.kind`, called as (config, embedding_dim, rngs=rngs)."""
