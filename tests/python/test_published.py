@@ -263,6 +263,7 @@ def fakes(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_imported_weights_predict_and_can_be_trained_on(tmp_path, fakes):
     file = write_published(tmp_path / "hub", loss_fn="huber")
     out = tmp_path / "runs/published"
