@@ -55,7 +55,7 @@ test-rust: ## the Rust tests, without Python
 	cargo test --locked
 
 test-python: build ## the Python tests, slow ones included
-	$(BIN)/pytest -q -m "slow or not slow"
+	TRIBUTARY_EXAMPLES=100 $(BIN)/pytest -q -m "slow or not slow"
 
 bench: build ## every benchmark; results on the screen
 	$(BIN)/python benches/run.py

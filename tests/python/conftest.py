@@ -23,6 +23,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # the default, a sentence encoder, takes seconds that only its own tests need
 os.environ["TRIBUTARY_EMBEDDER"] = "hash"
 _ROOT = Path(__file__).resolve().parents[2]
+# what JAX compiled for an earlier run, or for another process of this one, is compiled once: a third of the time
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 _CHURN = """SELECT c.id AS customer_id, TIMESTAMP '2020-02-01' AS obs_time, count(o.id) = 0 AS churn
 FROM customers c LEFT JOIN orders o ON o.customer_id = c.id AND o.ts >= TIMESTAMP '2020-02-01'
 GROUP BY c.id ORDER BY c.id"""

@@ -266,7 +266,7 @@ _options = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "30")), deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(database=_databases(), options=_options)
 def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], options: dict[str, Any]) -> None:
@@ -289,7 +289,7 @@ def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], 
 
 
 @settings(
-    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "30")), deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(database=_databases(), options=_options, data=st.data())
 def test_seeds_of_the_callers_own(

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod draws;
 mod encode;
 mod examples;
 mod inspect;
+mod labels;
 mod pretraining;
 mod sampler;
 mod schema;
