@@ -77,7 +77,11 @@ VISIBILITY = _mutants(
     ("a row after the seed's time is not seen", "        «time <= self.limit»\n", "true"),
     ("the end of time has no look-back window", "lookback.filter(|_| «seed_time != END_OF_TIME»)", "true"),
     ("the look-back window begins at seed_time - lookback", "seed_time.saturating_sub(«lookback»)", "lookback - 1"),
-    ("a child at the window's very start is seen", "|at| «time(at) < self.oldest»)", "time(at) <= self.oldest"),
+    (
+        "a child at the window's very start is seen",
+        "let skip = first_not(end, |at| «time(at) < self.oldest»)",
+        "time(at) <= self.oldest",
+    ),
     ("children without times are of any age", "|at| «time(at) == ALWAYS_VISIBLE»)", "time(at) < i64::MIN"),
     ("labels at the end of time close for seeds there only", "return «self.seed_time == END_OF_TIME» && label", "true"),
     ("labels at the end of time are of the split train", "END_OF_TIME && «label.split == TRAIN»;", "true"),
@@ -86,7 +90,11 @@ VISIBILITY = _mutants(
     ("labels from before the look-back window are hidden", "&& «label.time >= self.oldest» &&", "true"),
     ("a label waits for its horizon", "label.time.checked_add(«horizon»)", "0 * horizon"),
     ("a label that closes at the limit is seen", "|closes| «closes <= self.limit»)", "closes < self.limit"),
-    ("draws count closed labels in the window only", "range(«times.partition_point(|&time| time < self.oldest)»,", "0"),
+    (
+        "draws count closed labels in the window only",
+        "range(«first_not(end, |at| time(at) < self.oldest) as usize»,",
+        "0",
+    ),
     ("draws count closed labels only", "is_some_and(|end| «end <= self.limit»)", "end <= i64::MAX"),
     (
         "ages are not negative",
@@ -139,7 +147,7 @@ WALK = _mutants(
     ),
     (
         "every visible child can be drawn",
-        "self.draws.start(«visible.len as u32»)",
+        "self.draws.start(«visible.len as u32»);\n        Some(Turn",
         "(visible.len as u32).saturating_sub(1)",
     ),
     ("num_neighbors may differ by hop", "self.quotas.get(list.key, «list.hop»)", "1"),
@@ -230,7 +238,19 @@ PRETRAINING = _mutants(
     ("a walk goes from parents to children, too", "self.next[row] += «self.shares[parent]»;", "0.0"),
 )
 
-MUTANTS = [*VISIBILITY, *LABELS, *WALK, *CELLS, *RANDOMNESS, *ORDER, *PRETRAINING]
+EXAMPLES = _mutants(
+    ("examples are of other entities", "«asked.seeds.rows[seed as usize] != asked.row» && !is_found", "true"),
+    ("random examples have visible labels", "if «asked.shows_label(seed as usize)» && is_open", "true"),
+    ("recent examples have visible labels", "&& «asked.shows_label(seed as usize)» && is_open", "true"),
+    ("an example comes once", "if «!self.chosen.contains(&seed)» && asked", "true"),
+    ("labels of later splits are no examples", "&& «seeds.splits[seed as usize] <= last_split»;", "true"),
+    ("a removed target has no examples", "if «asked.plan.target.is_some_and(|target| target.is_removed)» {", "false"),
+    ("the latest label of an entity is its example", "latest.find(|&seed| «asked.shows_label(seed as usize)»)", "true"),
+    ("an example sees what its own seed sees", "*asked = «whole.as_example(seed, examples.config)»;", "whole"),
+    ("each example has draws of its own", "&[examples.state, «next as u64 - 1»]", "0"),
+)
+
+MUTANTS = [*VISIBILITY, *LABELS, *WALK, *CELLS, *RANDOMNESS, *ORDER, *PRETRAINING, *EXAMPLES]
 
 
 # --- The copy ----------------------------------------------------------------------------------------------------
