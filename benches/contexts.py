@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tributary.batch import Batch
+from tributary.batch import Batch, DatabaseArrays
 
 CELLS = (2, 5, 9, 6, 8)
 """Cells of a row of each table: task, entity, event, shared, many."""
@@ -31,7 +31,26 @@ def made_up_batch(*, batch_size: int, seq_len: int, rng_seed: int = 0, num_paren
         arrays[name] = np.full([sizes[axis] for axis in axes], -1 if is_id else 0, dtype)
     for b in range(batch_size):
         _fill(arrays, b, rng)
+        arrays["seed_task"][b], arrays["seed_index"][b], arrays["seed_row"][b] = 0, b, b
+        arrays["target_cell"][b], arrays["target_value"][b] = 1, rng.normal()
     return Batch.from_arrays(arrays)
+
+
+def made_up_arrays(embedding_dim: int) -> DatabaseArrays:
+    """Random vectors for the ids of these batches: one task, whose target is a number."""
+    rng = np.random.default_rng(0)
+
+    def unit(count: int) -> np.ndarray:
+        vectors = rng.normal(size=(count, embedding_dim))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+    return DatabaseArrays(
+        column_vectors=unit(sum(CELLS)),
+        vocab_vectors=unit(8),
+        foreign_key_vectors=unit(4),
+        column_offset=np.zeros(sum(CELLS), np.float32),
+        task_classes=np.full((1, 1), -1, np.int32),
+    )
 
 
 def _fill(arrays: dict[str, np.ndarray], b: int, rng: np.random.Generator) -> None:
