@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use headwater::format::Residence;
 use headwater::prefetch::Next;
-use headwater::sampler::{BATCH_FIELDS, Batch, Sampler, SamplerConfig};
+use headwater::sampler::{Array, BATCH_FIELDS, Batch, Sampler, SamplerConfig};
 use headwater::{Database, Error, Result};
+use xxhash_rust::xxh3::Xxh3;
 
 /// As in the Python module.
 #[global_allocator]
@@ -70,6 +71,26 @@ fn measure(database: &Database, config: &SamplerConfig, seconds: f64) -> Result<
     ))
 }
 
+/// A hash per field over the first `batches`, to compare two builds: same input, same bytes.
+fn digest(database: &Database, config: SamplerConfig, batches: u64) -> Result<String> {
+    let sampler = Sampler::new(database, config)?;
+    let mut hashes: Vec<Xxh3> = vec![Xxh3::new(); BATCH_FIELDS.len()];
+    for step in 0..batches {
+        for (hash, (_, array)) in hashes.iter_mut().zip(sampler.batch(step)?.into_arrays()) {
+            match array {
+                Array::Bool(values) => hash.update(bytemuck::cast_slice(&values)),
+                Array::Int8(values) => hash.update(bytemuck::cast_slice(&values)),
+                Array::Int16(values) => hash.update(bytemuck::cast_slice(&values)),
+                Array::Int32(values) => hash.update(bytemuck::cast_slice(&values)),
+                Array::Int64(values) => hash.update(bytemuck::cast_slice(&values)),
+                Array::Float32(values) => hash.update(bytemuck::cast_slice(&values)),
+            }
+        }
+    }
+    let lines = BATCH_FIELDS.iter().zip(hashes).map(|(field, hash)| format!("{:016x}  {}", hash.digest(), field.name));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
+}
+
 fn run() -> Result<String> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [path, task, ..] = arguments.as_slice() else {
@@ -88,6 +109,9 @@ fn run() -> Result<String> {
         ..SamplerConfig::default()
     };
     let seconds = number(4, 3) as f64;
+    if let Some(batches) = arguments.get(6).and_then(|text| text.parse().ok()) {
+        return digest(&database, config, batches);
+    }
     let lines: Vec<String> = [(0, 0), (1, 2), (2, 4)]
         .into_iter()
         .map(|(threads, prefetch)| measure(&database, &SamplerConfig { threads, prefetch, ..config.clone() }, seconds))
