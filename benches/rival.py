@@ -23,6 +23,8 @@ PACKAGES = (
     "relational-transformer==1.10.0",
     "duckdb==1.5.5",
     "duckdb-extension-tpch==1.5.5",
+    "torch-geometric==2.8.1",
+    "pytorch-frame==0.3.0",
     "polars==2.1.0",
     "pyarrow",
     "numpy",

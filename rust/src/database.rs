@@ -96,11 +96,11 @@ impl<'a> TableView<'a> {
     pub(crate) fn prefetch(&self, row: RowId) {
         const LINE: usize = 64;
         let start = row.idx() * self.layout.stride();
-        let end = start + self.layout.stride();
+        let last = start + self.layout.stride().saturating_sub(1);
         prefetch_read(self.bytes, start);
         // the lines after the one that holds the first byte; mappings begin on a line, sections do, too
-        for line in (start / LINE * LINE + LINE..end).step_by(LINE).take(4) {
-            prefetch_read(self.bytes, line);
+        for line in (start / LINE..last / LINE).take(4) {
+            prefetch_read(self.bytes, (line + 1) * LINE);
         }
     }
 }
@@ -139,6 +139,12 @@ impl<'a> ChildTimes<'a> {
         self.numbers.range(range).map(move |number| self.codes.time(number))
     }
 
+    /// Whether all are the same, because the child table has no times.
+    #[inline]
+    pub(crate) fn is_constant(&self) -> bool {
+        self.codes.width == 0
+    }
+
     /// Asks the processor to bring the `idx`-th time closer.
     #[inline]
     pub(crate) fn prefetch(&self, idx: usize) {
@@ -169,6 +175,58 @@ pub struct TaskView<'a> {
     pub index_times: &'a [i64],
     /// Labels of a timestamp target, microseconds; empty otherwise.
     pub label_times: &'a [i64],
+}
+
+impl TaskView<'_> {
+    /// Where the seeds of an anchor row lie in `indices`: start and length.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    pub(crate) fn entity(&self, row: u32) -> (usize, usize) {
+        let bounds = &self.indptr[row as usize..row as usize + 2];
+        (bounds[0] as usize, (bounds[1] - bounds[0]) as usize)
+    }
+
+    /// Asks the processor to bring what [`Self::entity`] reads closer.
+    #[inline]
+    pub(crate) fn prefetch_entity(&self, row: u32) {
+        prefetch_read(self.indptr, row as usize);
+    }
+
+    /// Asks the processor to bring an entity's list of seeds closer, as far as lists usually go.
+    #[inline]
+    pub(crate) fn prefetch_index(&self, start: usize, len: usize) {
+        let end = start + len.saturating_sub(1);
+        for idx in [start, (start + 8).min(end), (start + 16).min(end), end] {
+            prefetch_read(self.index_times, idx);
+        }
+        prefetch_read(self.indices, start);
+        prefetch_read(self.indices, (start + 16).min(end));
+    }
+
+    /// Asks the processor to bring the time and the label of a seed closer.
+    #[inline]
+    pub(crate) fn prefetch_label(&self, seed: usize, target: Stype) {
+        prefetch_read(self.splits, seed);
+        prefetch_read(self.is_null, seed);
+        prefetch_read(self.times, seed);
+        match target {
+            Stype::Identifier => {}
+            Stype::Numerical | Stype::Boolean => prefetch_read(self.values, seed),
+            Stype::Categorical | Stype::Text => prefetch_read(self.vocab, seed),
+            Stype::Timestamp => prefetch_read(self.label_times, seed),
+        }
+    }
+
+    /// Asks the processor to bring everything about a seed closer.
+    #[inline]
+    pub(crate) fn prefetch_seed(&self, seed: usize, target: Stype) {
+        prefetch_read(self.rows, seed);
+        prefetch_read(self.values, seed);
+        prefetch_read(self.vocab, seed);
+        self.prefetch_label(seed, target);
+    }
 }
 
 /// Every array a sampler reads, resolved once.

@@ -282,6 +282,11 @@ impl RecordLayout {
         self.cells[column].stype
     }
 
+    /// Whether a column has missing cells.
+    pub fn is_nullable(&self) -> bool {
+        self.valid.iter().any(|word| word.always == 0)
+    }
+
     /// Foreign keys of the table.
     pub fn num_parents(&self) -> usize {
         self.parents.len()

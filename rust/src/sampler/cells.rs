@@ -7,7 +7,7 @@ use super::collate::{Canvas, Cells};
 use super::config::{Identifiers, SamplerConfig};
 use super::context::Asked;
 use super::frontier::Visit;
-use super::plan::{ColumnPlan, RowPlan, TablePlan};
+use super::plan::{ColumnPlan, PlacedColumn, RowPlan, TablePlan};
 use crate::format::record::Record;
 use crate::manifest::TimeStatistics;
 use crate::stype::Stype;
@@ -26,7 +26,7 @@ impl CellWriter<'_> {
     #[inline]
     pub fn write_row(
         &self,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
         plan: &TablePlan,
         record: &Record<'_>,
         visit: Visit,
@@ -47,7 +47,10 @@ impl CellWriter<'_> {
         if masked == usize::MAX
             && let Some(row) = &plan.row
         {
-            let mut bits = row.shown & valid_bits(record, plan.shown.len());
+            let mut bits = row.shown;
+            if row.is_nullable {
+                bits &= valid_bits(record, plan.shown.len());
+            }
             if hidden != usize::MAX {
                 bits &= !(1 << hidden);
             }
@@ -63,44 +66,53 @@ impl CellWriter<'_> {
     #[inline]
     fn write_whole(&self, row: &RowPlan, record: &Record<'_>, bits: u64, local: usize, cells: &mut Cells<'_>) {
         let start = cells.len();
-        let mut offsets = [0; 64];
-        let offsets = if bits == row.shown {
+        if bits == row.shown {
             cells.push_blocks(&row.blocks, row.len, local);
-            &row.offsets
-        } else {
-            let mut left = bits;
-            while left != 0 {
-                let bit = left.trailing_zeros() as usize;
-                left &= left - 1;
-                offsets[bit] = (cells.len() - start) as u8;
-                let offset = usize::from(row.offsets[bit]);
-                let block = &row.blocks[offset / 8];
-                cells.push_raw(block.ids[offset % 8], block.stypes[offset % 8], local);
-            }
-            &offsets
-        };
-        let place = |column: &ColumnPlan| {
-            let bit = column.position % 64;
+            self.write_values(row, record, cells, |placed| Some(start + placed.offset));
+            return;
+        }
+        let (mut offsets, mut left) = ([0; 64], bits);
+        while left != 0 {
+            let bit = left.trailing_zeros() as usize;
+            left &= left - 1;
+            offsets[bit] = (cells.len() - start) as u8;
+            let offset = usize::from(row.offsets[bit]);
+            let block = &row.blocks[offset / 8];
+            cells.push_raw(block.ids[offset % 8], block.stypes[offset % 8], local);
+        }
+        self.write_values(row, record, cells, |placed| {
+            let bit = placed.column.position % 64;
             (bits >> bit & 1 == 1).then(|| start + usize::from(offsets[bit]))
-        };
-        for column in &row.numbers {
-            if let Some(at) = place(column) {
-                cells.set_value(at, f32::from_bits(record.word(&column.place)));
+        });
+    }
+
+    /// Writes the values of the cells that have a position.
+    #[inline]
+    fn write_values(
+        &self,
+        row: &RowPlan,
+        record: &Record<'_>,
+        cells: &mut Cells<'_>,
+        position: impl Fn(&PlacedColumn) -> Option<usize>,
+    ) {
+        for placed in &row.numbers {
+            if let Some(at) = position(placed) {
+                cells.set_value(at, f32::from_bits(record.word(&placed.column.place)));
             }
         }
-        for column in &row.texts {
-            if let Some(at) = place(column) {
-                cells.set_vocab(at, record.word(&column.place));
+        for placed in &row.texts {
+            if let Some(at) = position(placed) {
+                cells.set_vocab(at, record.word(&placed.column.place));
             }
         }
-        for column in &row.truths {
-            if let Some(at) = place(column) {
-                cells.set_value(at, f32::from(u8::from(record.truth(&column.place))));
+        for placed in &row.truths {
+            if let Some(at) = position(placed) {
+                cells.set_value(at, f32::from(u8::from(record.truth(&placed.column.place))));
             }
         }
-        for column in &row.moments {
-            if let Some(at) = place(column) {
-                cells.set_moment(at, record.moment(&column.place), &self.time);
+        for placed in &row.moments {
+            if let Some(at) = position(placed) {
+                cells.set_moment(at, record.moment(&placed.column.place), &self.time);
             }
         }
     }
@@ -166,7 +178,7 @@ impl CellWriter<'_> {
     }
 
     /// Writes the label of an earlier seed.
-    pub fn write_label(&self, asked: Asked<'_>, seed: usize, canvas: &mut Canvas<'_>) {
+    pub fn write_label(&self, asked: &Asked<'_>, seed: usize, canvas: &mut Canvas<'_>) {
         let (column, stype) = (asked.plan.target_column, asked.plan.target_stype);
         let cells = &mut canvas.cells;
         match stype {

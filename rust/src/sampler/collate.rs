@@ -331,18 +331,12 @@ impl Cells<'_> {
     /// the cells they leave what [`Self::finish`] takes away.
     #[inline]
     pub fn push_blocks(&mut self, blocks: &[Block], len: usize, row: usize) {
-        let range = self.len..self.len + 8 * blocks.len();
-        let columns = self.column[range.clone()].as_chunks_mut().0;
-        let stypes = self.stype[range.clone()].as_chunks_mut().0;
-        let rows = self.row[range.clone()].as_chunks_mut().0;
-        let paddings = self.is_padding[range].as_chunks_mut().0;
-        for (block, (((column, stype), to_row), is_padding)) in
-            blocks.iter().zip(columns.iter_mut().zip(stypes).zip(rows).zip(paddings))
-        {
-            *column = block.ids;
-            *stype = block.stypes;
-            *to_row = [row as i16; 8];
-            *is_padding = [false; 8];
+        let mut at = self.len;
+        for block in blocks {
+            self.column[at..at + 8].copy_from_slice(&block.ids);
+            self.stype[at..at + 8].copy_from_slice(&block.stypes);
+            self.row[at..at + 8].fill(row as i16);
+            at += 8;
         }
         self.len += len;
     }
@@ -354,7 +348,6 @@ impl Cells<'_> {
         self.column[at] = column;
         self.stype[at] = stype;
         self.row[at] = row as i16;
-        self.is_padding[at] = false;
         self.len += 1;
     }
 
@@ -377,13 +370,13 @@ impl Cells<'_> {
         self.calendar[7 * at..7 * at + 7].copy_from_slice(&calendar(time_us));
     }
 
-    /// Makes everything behind the last cell padding again.
+    /// Says which cells are padding, and makes everything behind the last cell so again.
     pub fn finish(&mut self) {
         let end = self.row.len().min(self.len + 8);
         self.row[self.len..end].fill(-1);
         self.column[self.len..end].fill(-1);
         self.stype[self.len..end].fill(-1);
-        self.is_padding[self.len..end].fill(true);
+        self.is_padding[..self.len].fill(false);
     }
 
     /// The cells written, to be masked.
@@ -403,7 +396,6 @@ impl Cells<'_> {
     #[inline]
     pub fn end_row(&mut self, start: usize, row: usize) {
         self.row[start..self.len].fill(row as i16);
-        self.is_padding[start..self.len].fill(false);
     }
 
     /// A present identifier.

@@ -3,33 +3,26 @@
 //! A [`Walker`] belongs to one thread; once warm it allocates nothing. Implements `documentation/sampling.md`,
 //! "Context" and "The walk".
 
-use std::collections::VecDeque;
-
 use super::cells::CellWriter;
+use super::children::Children;
 use super::collate::Canvas;
-use super::config::{SamplerConfig, Strategy};
+use super::config::SamplerConfig;
 use super::examples::{Examples, Extent};
 use super::finishing::{Finished, Finishing};
-use super::frontier::{ChildList, Draws, Frontier, Search, Via, Visit};
+use super::frontier::{Frontier, Via, Visit};
+use super::lead_in::LeadIn;
 use super::links::close_gaps;
 use super::plan::{Quotas, TaskPlan};
 use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
-use super::temporal::{END_OF_TIME, Label, Visibility, Visible};
+use super::temporal::{END_OF_TIME, Label, Visibility};
 use crate::database::{TaskView, View};
 use crate::ids::RowId;
 use crate::manifest::TimeStatistics;
 use crate::stype::Stype;
 
-/// Draws made ahead of their use: the place in the list is on its way from memory, the row is.
-const EDGES_AHEAD: usize = 8;
-const ROWS_AHEAD: usize = 8;
-/// Of those, draws whose row's parents are on their way, too.
-const PARENTS_AHEAD: usize = 4;
-/// Lists that are searched for the end of what is visible before their turn, and probes of them per draw.
-const LISTS_AHEAD: usize = 6;
-const PROBES_PER_DRAW: usize = 2;
-
+/// Rows visited between two steps towards the memory of the next context.
+const ROWS_PER_STEP: usize = 16;
 /// The code of the latest split; seeds of the caller's own may see labels of every split.
 const LAST_SPLIT: u8 = 2;
 /// The row of a seed of the caller's own in its task's table, where no seed has its number.
@@ -44,68 +37,15 @@ pub struct Walked {
     pub cells: usize,
 }
 
-/// A child drawn ahead of its visit.
-#[derive(Clone, Copy, Debug)]
-struct Drawn {
-    list: ChildList,
-    /// Position among the children of the foreign key, then the row found there.
-    at: u32,
-}
-
-/// The list whose turn it is.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    list: ChildList,
-    visible: Visible,
-    quota: usize,
-}
-
-/// The lists and draws of one part of a context.
-#[derive(Debug)]
-pub(super) struct Pipeline {
-    lists: Vec<ChildList>,
-    next_list: usize,
-    draws: Draws,
-    turn: Option<Turn>,
-    edges: VecDeque<Drawn>,
-    rows: VecDeque<Drawn>,
-    children: VecDeque<Drawn>,
-    rng: Rng,
-}
-
-impl Pipeline {
-    /// Nothing to draw, with room for `lists` lists.
-    pub(super) fn new(lists: usize) -> Self {
-        Self {
-            lists: Vec::with_capacity(lists),
-            next_list: 0,
-            draws: Draws::new(),
-            turn: None,
-            edges: VecDeque::with_capacity(EDGES_AHEAD),
-            rows: VecDeque::with_capacity(ROWS_AHEAD),
-            children: VecDeque::with_capacity(PARENTS_AHEAD),
-            rng: Rng::default(),
-        }
-    }
-}
-
 /// Writes contexts, one after the other.
 pub struct Walker<'a> {
     view: &'a View<'a>,
     config: &'a SamplerConfig,
     plans: &'a [Option<TaskPlan>],
-    quotas: &'a Quotas,
     writer: CellWriter<'a>,
     max_hops: u32,
     frontier: Frontier,
-    draws: Draws,
-    turn: Option<Turn>,
-    /// Counts the probes made ahead.
-    probes: usize,
-    edges: VecDeque<Drawn>,
-    rows: VecDeque<Drawn>,
-    children: VecDeque<Drawn>,
-    rng: Rng,
+    children: Children<'a>,
     finishing: Finishing,
     pub(super) examples: Option<Box<Examples<'a>>>,
 }
@@ -208,17 +148,10 @@ impl<'a> Walker<'a> {
             view,
             config,
             plans,
-            quotas,
             writer: CellWriter { config, time },
             max_hops: config.max_hops.map_or(u32::MAX, |hops| u32::try_from(hops).unwrap_or(u32::MAX)),
-            frontier: Frontier::with_capacity(config.rows().min(1024)),
-            draws: Draws::new(),
-            turn: None,
-            probes: 0,
-            edges: VecDeque::with_capacity(EDGES_AHEAD),
-            rows: VecDeque::with_capacity(ROWS_AHEAD),
-            children: VecDeque::with_capacity(PARENTS_AHEAD),
-            rng: Rng::default(),
+            frontier: Frontier::with_capacity(config.rows().min(256)),
+            children: Children::new(view, config, quotas),
             finishing: Finishing::new(config, view.children.len()),
             examples,
         }
@@ -234,20 +167,21 @@ impl<'a> Walker<'a> {
         self.frontier.number(table, row).ok()
     }
 
-    /// Writes the context of a seed.
+    /// Writes the context of a seed, and sends for the memory of the `next` one's.
     ///
     /// # Panics
     /// If the database's content contradicts itself, or the sampler has no plan for the seed's task.
-    pub fn walk(&mut self, seed: Seed, canvas: &mut Canvas<'_>) -> Walked {
+    pub fn walk(&mut self, seed: Seed, next: Option<Seed>, canvas: &mut Canvas<'_>) -> Walked {
         let view = self.view;
         let asked = Asked::new(view, self.plans, self.config, seed);
-        write_seed(asked, seed, canvas);
+        write_seed(&asked, seed, canvas);
         let state = asked.random_state(self.config.rng_seed, seed);
         if let Some(examples) = &mut self.examples {
             examples.start(state);
         }
         self.frontier.clear();
-        self.restart(Rng::new(state));
+        self.children.clear(Rng::new(state));
+        let mut lead_in = next.and_then(|next| self.lead_in(next));
         let (table, row) = asked.start();
         self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
         let max_rows = self.config.rows();
@@ -255,16 +189,21 @@ impl<'a> Walker<'a> {
         let mut visited = 0;
         while visited < max_rows && !(canvas.cells.has_target() && canvas.cells.is_full()) {
             let used = Extent { cells: canvas.cells.len(), rows: visited };
-            if visited == self.frontier.rows().len() && !self.find_next(whole, &mut asked, used) {
+            if visited == self.frontier.rows().len() && !self.find_next(&whole, &mut asked, used) {
                 break;
             }
             let visit = self.frontier.rows()[visited];
             if visit.table as usize == view.tables.len() + asked.plan.id as usize {
-                self.visit_seed(asked, visit, visited, canvas);
+                self.visit_seed(&asked, visit, visited, canvas);
             } else {
-                self.visit_row(asked, visit, visited, canvas);
+                self.visit_row(&asked, visit, visited, canvas);
             }
             visited += 1;
+            if visited % ROWS_PER_STEP == 0
+                && let Some(lead_in) = &mut lead_in
+            {
+                lead_in.advance(view);
+            }
         }
         if self.frontier.rows().len() > visited {
             drop_unvisited(canvas, visited);
@@ -276,23 +215,18 @@ impl<'a> Walker<'a> {
 
     /// Forgets lists and draws.
     pub(super) fn restart(&mut self, rng: Rng) {
-        self.frontier.clear_lists();
-        self.turn = None;
-        self.edges.clear();
-        self.rows.clear();
-        self.children.clear();
-        self.rng = rng;
+        self.children.clear(rng);
     }
 
     /// Puts the lists and draws of another part in the place of these.
-    pub(super) fn exchange(&mut self, other: &mut Pipeline) {
-        self.frontier.exchange_lists(&mut other.lists, &mut other.next_list);
-        std::mem::swap(&mut self.draws, &mut other.draws);
-        std::mem::swap(&mut self.turn, &mut other.turn);
-        std::mem::swap(&mut self.edges, &mut other.edges);
-        std::mem::swap(&mut self.rows, &mut other.rows);
-        std::mem::swap(&mut self.children, &mut other.children);
-        std::mem::swap(&mut self.rng, &mut other.rng);
+    pub(super) fn exchange(&mut self, other: &mut Children<'a>) {
+        std::mem::swap(&mut self.children, other);
+    }
+
+    fn lead_in(&self, seed: Seed) -> Option<LeadIn<'a>> {
+        let plan = self.plans[seed.task.idx()].as_ref()?;
+        let row = self.config.seeds.as_ref().map(|questions| questions.get(seed.index).0);
+        Some(LeadIn::new(self.view, plan, seed, row))
     }
 
     /// Adds a row unless it was found before.
@@ -308,7 +242,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Visits a row of the database.
-    fn visit_row(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
+    fn visit_row(&mut self, asked: &Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
         let plan = &asked.plan.tables[visit.table as usize];
         let record = self.view.tables[visit.table as usize].record(RowId(visit.row));
         self.writer.write_row(asked, plan, &record, visit, local, canvas);
@@ -326,44 +260,17 @@ impl<'a> Walker<'a> {
                 links += usize::from(self.meet_parent(asked, parent, link.key, local, links, canvas));
             }
         }
-        if visit.hop >= self.max_hops {
-            return;
-        }
-        let (from, hop) = (local as u32, visit.hop + 1);
-        if asked.plan.has_history && visit.table == asked.plan.anchor_table {
-            // where its seeds lie is looked up when its turn comes, which it seldom does
-            let (start, len) = (visit.row, 0);
-            self.frontier.wait(ChildList {
-                key: asked.plan.key,
-                table: asked.plan.table,
-                from,
-                hop,
-                start,
-                len,
-                search: Search::new(0),
-            });
-        }
-        for link in &plan.children {
-            let range = record.children(link.slot);
-            if !range.is_empty() {
-                let (start, len) = (range.start as u32, range.len() as u32);
-                self.frontier.wait(ChildList {
-                    key: link.key,
-                    table: link.table,
-                    from,
-                    hop,
-                    start,
-                    len,
-                    search: Search::new(len),
-                });
-            }
-        }
+        self.children.wait(local as u32, &visit);
     }
 
     /// Visits a row of the task's own table: the seed itself, or one of its history.
-    fn visit_seed(&mut self, asked: Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
+    fn visit_seed(&mut self, asked: &Asked<'a>, visit: Visit, local: usize, canvas: &mut Canvas<'_>) {
         let (plan, seeds, seed) = (asked.plan, asked.seeds, visit.row as usize);
-        let (row, time) = if local == 0 { (asked.row, asked.time) } else { (seeds.rows[seed], seeds.times[seed]) };
+        let (row, time) = match visit.via {
+            Via::Seed => (asked.row, asked.time),
+            Via::Child(_) => (self.frontier.rows()[visit.from as usize].row, seeds.times[seed]),
+            Via::Parent(_) | Via::Example => (seeds.rows[seed], seeds.times[seed]),
+        };
         let start = canvas.cells.len();
         if let Some(column) = plan.time_column
             && !canvas.cells.is_full()
@@ -390,23 +297,24 @@ impl<'a> Walker<'a> {
     #[inline]
     fn meet_parent(
         &mut self,
-        asked: Asked<'a>,
+        asked: &Asked<'a>,
         parent: Visit,
         key: u32,
         local: usize,
         links: usize,
         canvas: &mut Canvas<'_>,
     ) -> bool {
-        let number = match self.frontier.number(parent.table, parent.row) {
-            Ok(number) => number,
-            Err(vacant) => {
-                let time = self.view.tables[parent.table as usize].record(RowId(parent.row)).time();
-                if parent.hop > self.max_hops || !asked.visibility.row(time) {
-                    return false;
+        let number =
+            match self.known_parent(local, key).map_or_else(|| self.frontier.number(parent.table, parent.row), Ok) {
+                Ok(number) => number,
+                Err(vacant) => {
+                    let time = self.view.tables[parent.table as usize].record(RowId(parent.row)).time();
+                    if parent.hop > self.max_hops || !asked.visibility.row(time) {
+                        return false;
+                    }
+                    self.frontier.add(vacant, parent)
                 }
-                self.frontier.add(vacant, parent)
-            }
-        };
+            };
         // numbers past the last row a context can have are never visited
         let Some(number) = i16::try_from(number).ok().filter(|&number| (number as usize) < canvas.row_table.len())
         else {
@@ -418,135 +326,25 @@ impl<'a> Walker<'a> {
         true
     }
 
-    /// Draws children until one is found that was not visited; false when none is left.
-    pub(super) fn draw_child(&mut self, asked: Asked<'a>) -> bool {
-        loop {
-            self.draw_ahead(asked);
-            let Some(Drawn { list, at }) = self.children.pop_front() else { return false };
-            let via = Via::Child(list.key);
-            if self.find(Visit { table: list.table, row: at, hop: list.hop, from: list.from, via }) {
+    /// The number of the parent of a row that was found as a child by this key.
+    #[inline]
+    fn known_parent(&self, local: usize, key: u32) -> Option<u32> {
+        let Visit { via, from, .. } = self.frontier.rows()[local];
+        (via == Via::Child(key)).then_some(from)
+    }
+
+    /// Draws children until one is found that was not found before; false when none is left.
+    pub(super) fn find_child(&mut self, asked: &Asked<'a>) -> bool {
+        while let Some(child) = self.children.next(asked, self.frontier.rows()) {
+            if self.find(child) {
                 return true;
             }
         }
-    }
-
-    /// Keeps the draws ahead full: of a draw, first its place in the list, then its row, then the parents of the row
-    /// are on their way from memory. Lists take turns in a fixed order, so drawing early changes no draw.
-    fn draw_ahead(&mut self, asked: Asked<'a>) {
-        while self.children.len() < PARENTS_AHEAD {
-            while self.rows.len() < ROWS_AHEAD {
-                while self.edges.len() < EDGES_AHEAD {
-                    let Some(drawn) = self.draw(asked) else { break };
-                    self.edges.push_back(drawn);
-                }
-                let Some(Drawn { list, at }) = self.edges.pop_front() else { break };
-                let row = self.entry(asked, &list, at);
-                if let Some(table) = self.view.tables.get(list.table as usize) {
-                    table.prefetch(RowId(row));
-                }
-                self.rows.push_back(Drawn { list, at: row });
-            }
-            let Some(drawn) = self.rows.pop_front() else { break };
-            if let Some(plan) = asked.plan.tables.get(drawn.list.table as usize) {
-                let record = self.view.tables[drawn.list.table as usize].record(RowId(drawn.at));
-                for link in &plan.parents {
-                    if let Some(parent) = record.parent(link.slot) {
-                        self.view.tables[link.table as usize].prefetch(RowId(parent));
-                    }
-                }
-            }
-            self.children.push_back(drawn);
-        }
-    }
-
-    #[inline]
-    fn entry(&self, asked: Asked<'a>, list: &ChildList, at: u32) -> u32 {
-        if is_history(asked.plan, list) {
-            asked.seeds.indices[at as usize]
-        } else {
-            self.view.children[list.key as usize].indices.get(at as usize) as u32
-        }
-    }
-
-    /// The next draw of the list whose turn it is.
-    fn draw(&mut self, asked: Asked<'a>) -> Option<Drawn> {
-        loop {
-            let Some(turn) = &mut self.turn else {
-                self.turn = Some(self.next_turn(asked)?);
-                continue;
-            };
-            if self.draws.remaining() == 0 || turn.quota == 0 {
-                self.turn = None;
-                continue;
-            }
-            let position = match self.config.strategy {
-                Strategy::Uniform => self.draws.uniform(&mut self.rng),
-                Strategy::Recent => self.draws.newest(),
-            };
-            let (list, at) = (turn.list, turn.list.start + turn.visible.position(position));
-            if is_history(asked.plan, &list) {
-                if !asked.shows_label(asked.seeds.indices[at as usize] as usize) {
-                    continue;
-                }
-            } else {
-                self.view.children[list.key as usize].indices.prefetch(at as usize);
-            }
-            turn.quota -= 1;
-            self.search_ahead(asked);
-            return Some(Drawn { list, at });
-        }
-    }
-
-    /// Goes on with the searches of lists whose turn comes soon: each looks at a time that is there by now and sends
-    /// for the next one.
-    #[inline]
-    fn search_ahead(&mut self, asked: Asked<'a>) {
-        for _ in 0..PROBES_PER_DRAW {
-            self.probes += 1;
-            let Some(list) = self.frontier.later_list(self.probes % LISTS_AHEAD) else { continue };
-            if is_history(asked.plan, list) {
-                continue;
-            }
-            let times = self.view.children[list.key as usize].times;
-            if list.search.is_awaited()
-                && let Some(probe) = list.search.probe()
-            {
-                list.search.answer(asked.visibility.row(times.get((list.start + probe) as usize)));
-            }
-            if let Some(probe) = list.search.send() {
-                times.prefetch((list.start + probe) as usize);
-            }
-        }
-    }
-
-    /// Starts the turn of the next list.
-    fn next_turn(&mut self, asked: Asked<'a>) -> Option<Turn> {
-        let mut list = self.frontier.next_list()?;
-        let visible = if is_history(asked.plan, &list) {
-            let bounds = &asked.seeds.indptr[list.start as usize..list.start as usize + 2];
-            (list.start, list.len) = (bounds[0], bounds[1] - bounds[0]);
-            let times = &asked.seeds.index_times[bounds[0] as usize..bounds[1] as usize];
-            asked.visibility.labels(times, asked.plan.horizon)
-        } else {
-            let times = self.view.children[list.key as usize].times;
-            let start = list.start;
-            let time = |at: u32| times.get((start + at) as usize);
-            while let Some(probe) = list.search.probe() {
-                list.search.answer(asked.visibility.row(time(probe)));
-            }
-            asked.visibility.visible(list.search.end(), time)
-        };
-        self.draws.start(visible.len as u32);
-        Some(Turn { list, visible, quota: self.quotas.get(list.key, list.hop) })
+        false
     }
 }
 
-#[inline]
-fn is_history(plan: &TaskPlan, list: &ChildList) -> bool {
-    plan.has_history && list.table == plan.table
-}
-
-fn write_seed(asked: Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
+fn write_seed(asked: &Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
     *canvas.seed_task = seed.task.0 as i32;
     *canvas.seed_index = i64::from(seed.index);
     *canvas.seed_row = i64::from(asked.row);

@@ -5,9 +5,11 @@
 //! of the context is split into parts here: the seed's own, one per example, and what is left for the seed.
 //! Implements `documentation/sampling.md`, "Examples".
 
+use super::children::Children;
 use super::config::{ExampleChoice, SamplerConfig};
-use super::context::{Asked, Pipeline, Walker};
+use super::context::{Asked, Walker};
 use super::frontier::{Draws, Via, Visit};
+use super::plan::Quotas;
 use super::rng::{Domain, Rng, hash};
 use super::similar::Similar;
 use super::temporal::Visible;
@@ -115,12 +117,17 @@ pub struct Examples<'a> {
     limit: Extent,
     state: u64,
     /// Lists and draws of the seed's own part while examples are walked.
-    parked: Pipeline,
+    parked: Children<'a>,
 }
 
 impl<'a> Examples<'a> {
     /// The examples of contexts; `None` where the options ask for none. `labels` are by task id.
-    pub fn new(view: &'a View<'a>, config: &'a SamplerConfig, labels: &'a [Option<Labels>]) -> Option<Box<Self>> {
+    pub fn new(
+        view: &'a View<'a>,
+        config: &'a SamplerConfig,
+        quotas: &'a Quotas,
+        labels: &'a [Option<Labels>],
+    ) -> Option<Box<Self>> {
         if config.examples == 0 {
             return None;
         }
@@ -137,7 +144,7 @@ impl<'a> Examples<'a> {
             part: Part::Own,
             limit: whole,
             state: 0,
-            parked: Pipeline::new(1),
+            parked: Children::new(view, config, quotas),
         }))
     }
 
@@ -255,9 +262,9 @@ impl<'a> Walker<'a> {
     /// Finds the row whose visit comes next, once every found row was visited: a child, or an example. `asked` becomes
     /// what the part of the context that it belongs to may see. False when no row is left.
     #[inline]
-    pub(super) fn find_next(&mut self, whole: Asked<'a>, asked: &mut Asked<'a>, used: Extent) -> bool {
-        let Some(mut examples) = self.examples.take() else { return self.draw_child(whole) };
-        let is_found = self.find_in_parts(&mut examples, whole, asked, used);
+    pub(super) fn find_next(&mut self, whole: &Asked<'a>, asked: &mut Asked<'a>, used: Extent) -> bool {
+        let Some(mut examples) = self.examples.take() else { return self.find_child(whole) };
+        let is_found = self.find_in_parts(&mut examples, *whole, asked, used);
         self.examples = Some(examples);
         is_found
     }
@@ -270,7 +277,7 @@ impl<'a> Walker<'a> {
         used: Extent,
     ) -> bool {
         loop {
-            if used.is_within(examples.limit) && self.draw_child(*asked) {
+            if used.is_within(examples.limit) && self.find_child(asked) {
                 return true;
             }
             let mut next = match examples.part {

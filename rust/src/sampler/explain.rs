@@ -180,7 +180,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
     let view = core.database.view();
     let mut walker = core.walker(&view);
     let mut batch = Batch::with_capacity(Shape { contexts: 1, ..core.shape })?;
-    let walked = core.guard(|| walker.walk(seed, &mut batch.push()))?;
+    let walked = core.guard(|| walker.walk(seed, None, &mut batch.push()))?;
     let manifest = core.database.manifest();
     let task = &manifest.tasks[seed.task.idx()];
     let plan = core.plans[seed.task.idx()].as_ref().ok_or_else(|| core.damaged())?;

@@ -1,6 +1,6 @@
 //! The order in which rows are visited: parents before children, children breadth-first, every row once.
 //!
-//! Knows rows as (table, row) pairs and lists of children as ranges; what they hold is the business of `context`.
+//! Knows rows as (table, row) pairs; what they hold is the business of `context`.
 //! Implements `documentation/sampling.md`, "The walk".
 
 use super::rng::Rng;
@@ -96,25 +96,35 @@ impl StampedMap {
     }
 }
 
-/// Positions of a list, drawn uniformly without replacement: a Fisher-Yates shuffle that stores only moved entries.
+/// Lists up to this length are shuffled in an array.
+const SHORT: u32 = 1024;
+
+/// Positions of a list, drawn uniformly without replacement: a Fisher-Yates shuffle, of long lists one that stores only
+/// moved entries.
 #[derive(Clone, Debug)]
 pub struct Draws {
     len: u32,
     drawn: u32,
+    order: Vec<u32>,
     moved: StampedMap,
 }
 
 impl Draws {
     /// Nothing to draw.
     pub fn new() -> Self {
-        Self { len: 0, drawn: 0, moved: StampedMap::with_capacity(64) }
+        Self { len: 0, drawn: 0, order: Vec::with_capacity(SHORT as usize), moved: StampedMap::with_capacity(64) }
     }
 
     /// Starts over with the positions `0..len`.
     pub fn start(&mut self, len: u32) {
         self.len = len;
         self.drawn = 0;
-        self.moved.clear();
+        self.order.clear();
+        if len <= SHORT {
+            self.order.extend(0..len);
+        } else {
+            self.moved.clear();
+        }
     }
 
     /// Positions not drawn yet.
@@ -129,6 +139,10 @@ impl Draws {
         let first = self.drawn;
         let picked = first + rng.below(self.len - first);
         self.drawn += 1;
+        if self.len <= SHORT {
+            self.order.swap(first as usize, picked as usize);
+            return self.order[first as usize];
+        }
         let standing = |moved: &StampedMap, place: u32| moved.find(u64::from(place)).unwrap_or(place);
         let position = standing(&self.moved, picked);
         if picked != first {
@@ -174,82 +188,7 @@ pub struct Visit {
     pub via: Via,
 }
 
-/// A list of children, waiting for its turn.
-#[derive(Clone, Copy, Debug)]
-pub struct ChildList {
-    /// The foreign key.
-    pub key: u32,
-    /// The table of the children.
-    pub table: u32,
-    /// Local number of the parent.
-    pub from: u32,
-    /// Links from the seed's row to the children.
-    pub hop: u32,
-    /// Where the list starts.
-    pub start: u32,
-    /// Its length, invisible children included.
-    pub len: u32,
-    /// How many are visible, as far as it is known.
-    pub search: Search,
-}
-
-/// A binary search for the end of the visible entries of a list, one probe at a time, so that the memory of a probe can
-/// be on its way while something else is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Search {
-    /// Entries before this are visible.
-    low: u32,
-    /// Entries from this on are not.
-    high: u32,
-    probe: u32,
-    is_awaited: bool,
-}
-
-impl Search {
-    /// A search in a list; the first probe is its last entry, which is the newest.
-    #[inline]
-    pub const fn new(len: u32) -> Self {
-        Self { low: 0, high: len, probe: len.saturating_sub(1), is_awaited: false }
-    }
-
-    /// The entry to look at next; `None` when the end is known.
-    #[inline]
-    pub fn probe(&self) -> Option<u32> {
-        (self.low < self.high).then_some(self.probe)
-    }
-
-    /// Whether the memory of the probe is on its way.
-    #[inline]
-    pub fn is_awaited(&self) -> bool {
-        self.is_awaited
-    }
-
-    /// The entry whose memory is to be sent for.
-    #[inline]
-    pub fn send(&mut self) -> Option<u32> {
-        self.is_awaited = true;
-        self.probe()
-    }
-
-    /// Says whether the entry at the probe is visible.
-    #[inline]
-    pub fn answer(&mut self, is_visible: bool) {
-        if is_visible {
-            self.low = self.probe + 1;
-        } else {
-            self.high = self.probe;
-        }
-        self.probe = u32::midpoint(self.low, self.high);
-    }
-
-    /// The number of visible entries, once it is known.
-    #[inline]
-    pub fn end(&self) -> u32 {
-        self.low
-    }
-}
-
-/// Rows to visit, in the order of their visits, and lists of children, in the order of their turns.
+/// Rows to visit, in the order of their visits.
 ///
 /// A row gets its number when it is found. Since every row found as a parent is visited before the next child is
 /// drawn, these numbers are the order of the visits.
@@ -257,27 +196,18 @@ impl Search {
 pub struct Frontier {
     rows: Vec<Visit>,
     numbers: StampedMap,
-    lists: Vec<ChildList>,
-    next_list: usize,
 }
 
 impl Frontier {
     /// An empty frontier with room for contexts of `rows` rows.
     pub fn with_capacity(rows: usize) -> Self {
-        Self {
-            rows: Vec::with_capacity(2 * rows),
-            numbers: StampedMap::with_capacity(2 * rows),
-            lists: Vec::with_capacity(4 * rows),
-            next_list: 0,
-        }
+        Self { rows: Vec::with_capacity(2 * rows), numbers: StampedMap::with_capacity(2 * rows) }
     }
 
     /// Starts over.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.numbers.clear();
-        self.lists.clear();
-        self.next_list = 0;
     }
 
     /// The rows found, in the order of their numbers.
@@ -298,38 +228,6 @@ impl Frontier {
         self.numbers.fill(vacant, key_of(visit.table, visit.row), number);
         self.rows.push(visit);
         number
-    }
-
-    /// Appends a list of children.
-    #[inline]
-    pub fn wait(&mut self, list: ChildList) {
-        self.lists.push(list);
-    }
-
-    /// A list further down the queue, to be got ready for its turn.
-    #[inline]
-    pub fn later_list(&mut self, ahead: usize) -> Option<&mut ChildList> {
-        self.lists.get_mut(self.next_list + ahead)
-    }
-
-    /// Puts other lists in the place of these.
-    pub fn exchange_lists(&mut self, lists: &mut Vec<ChildList>, next_list: &mut usize) {
-        std::mem::swap(&mut self.lists, lists);
-        std::mem::swap(&mut self.next_list, next_list);
-    }
-
-    /// Forgets every list.
-    pub fn clear_lists(&mut self) {
-        self.lists.clear();
-        self.next_list = 0;
-    }
-
-    /// Takes the list whose turn it is.
-    #[inline]
-    pub fn next_list(&mut self) -> Option<ChildList> {
-        let list = self.lists.get(self.next_list).copied();
-        self.next_list += usize::from(list.is_some());
-        list
     }
 }
 
@@ -365,7 +263,7 @@ mod tests {
         }
 
         #[test]
-        fn draws_never_repeat_and_end_complete(len in 0u32..300, seed in any::<u64>()) {
+        fn draws_never_repeat_and_end_complete(len in prop_oneof![0u32..300, SHORT - 2..SHORT + 300], seed in any::<u64>()) {
             let (mut draws, mut rng) = (Draws::new(), Rng::new(seed));
             draws.start(len);
             let mut seen = vec![false; len as usize];
@@ -373,22 +271,6 @@ mod tests {
                 prop_assert!(!std::mem::replace(&mut seen[draws.uniform(&mut rng) as usize], true));
             }
             prop_assert!(seen.iter().all(|&seen| seen));
-        }
-    }
-
-    #[test]
-    fn every_search_finds_the_end() {
-        for len in 0..70 {
-            for end in 0..=len {
-                let mut search = Search::new(len);
-                let mut probes = 0;
-                while let Some(probe) = search.probe() {
-                    search.answer(probe < end);
-                    probes += 1;
-                }
-                assert_eq!(search.end(), end);
-                assert!(probes <= 8, "{len} {end}: {probes}");
-            }
         }
     }
 

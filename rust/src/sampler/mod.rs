@@ -5,6 +5,7 @@
 //! cells, [`collate`] lays contexts side by side. Implements `documentation/sampling.md`.
 
 mod cells;
+mod children;
 mod collate;
 mod config;
 mod context;
@@ -13,6 +14,7 @@ mod explain;
 mod fields;
 mod finishing;
 mod frontier;
+mod lead_in;
 mod links;
 mod masks;
 mod plan;
@@ -65,7 +67,7 @@ struct Core {
 
 impl Core {
     fn walker<'a>(&'a self, view: &'a View<'a>) -> Walker<'a> {
-        let examples = Examples::new(view, &self.config, &self.labels);
+        let examples = Examples::new(view, &self.config, &self.quotas, &self.labels);
         Walker::new(view, &self.config, &self.plans, &self.quotas, self.database.manifest().time, examples)
     }
 
@@ -93,16 +95,16 @@ impl Core {
 
     /// The batch of a step; ends early when it `is_unwanted`.
     fn batch(&self, walker: &mut Walker<'_>, step: u64, is_unwanted: &dyn Fn() -> bool) -> Result<Batch> {
-        let seeds = self.seeds(step)?;
+        let mut seeds = self.seeds(step)?.peekable();
         let mut batch = Batch::with_capacity(self.shape)?;
         self.guard(|| {
-            for seed in seeds {
+            while let Some(seed) = seeds.next() {
                 if is_unwanted() {
                     return Err(Error::Closed("the batch was given up".into()));
                 }
                 let mut canvas = batch.push();
                 if let Some(seed) = seed {
-                    walker.walk(seed, &mut canvas);
+                    walker.walk(seed, seeds.peek().copied().flatten(), &mut canvas);
                 }
             }
             Ok(batch)

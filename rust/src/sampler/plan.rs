@@ -32,12 +32,23 @@ pub struct LinkPlan {
     pub table: u32,
 }
 
+/// One column that is shown, and its place among those shown.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacedColumn {
+    /// The column.
+    pub column: ColumnPlan,
+    /// Columns shown before it.
+    pub offset: usize,
+}
+
 /// The cells of a row without nulls, by what is written for them. Only tables of at most 64 columns have one, and no
 /// table where missing cells are shown.
 #[derive(Clone, Debug)]
 pub struct RowPlan {
     /// One bit per column: it is shown.
     pub shown: u64,
+    /// Some column has missing cells.
+    pub is_nullable: bool,
     /// Columns shown.
     pub len: usize,
     /// By column: its place among those shown.
@@ -45,13 +56,13 @@ pub struct RowPlan {
     /// What every cell has, in their order.
     pub blocks: Vec<Block>,
     /// Numerical columns.
-    pub numbers: Vec<ColumnPlan>,
+    pub numbers: Vec<PlacedColumn>,
     /// Categorical and text columns.
-    pub texts: Vec<ColumnPlan>,
+    pub texts: Vec<PlacedColumn>,
     /// Boolean columns.
-    pub truths: Vec<ColumnPlan>,
+    pub truths: Vec<PlacedColumn>,
     /// Timestamp columns.
-    pub moments: Vec<ColumnPlan>,
+    pub moments: Vec<PlacedColumn>,
 }
 
 /// Eight cells, of which the last ones may be none.
@@ -64,7 +75,7 @@ pub struct Block {
 }
 
 impl RowPlan {
-    fn new(columns: &[ColumnPlan], shown: &[u32]) -> Option<Self> {
+    fn new(columns: &[ColumnPlan], shown: &[u32], is_nullable: bool) -> Option<Self> {
         let shown_columns: Vec<ColumnPlan> =
             columns.iter().filter(|column| bitmap::get(shown, column.position)).copied().collect();
         if columns.len() > 64 || shown_columns.is_empty() {
@@ -77,12 +88,12 @@ impl RowPlan {
             blocks[offset / 8].stypes[offset % 8] = column.stype.code() as i8;
         }
         let of = |stypes: &[Stype]| {
-            let mut kind = shown_columns.clone();
-            kind.retain(|column| stypes.contains(&column.stype));
-            kind
+            let placed = shown_columns.iter().enumerate().map(|(offset, &column)| PlacedColumn { column, offset });
+            placed.filter(|placed| stypes.contains(&placed.column.stype)).collect()
         };
         Some(Self {
             shown: shown_columns.iter().fold(0, |bits, column| bits | 1 << column.position),
+            is_nullable,
             len: shown_columns.len(),
             offsets,
             blocks,
@@ -260,7 +271,7 @@ impl TablePlan {
         let parents = table.foreign_keys.iter().enumerate();
         let children = manifest.foreign_keys().filter(|(_, key)| key.parent_table == table.id).enumerate();
         Self {
-            row: if config.null_cells { None } else { RowPlan::new(&columns, &shown) },
+            row: if config.null_cells { None } else { RowPlan::new(&columns, &shown, layout.is_nullable()) },
             columns,
             shown,
             spare_identifiers: spare,
