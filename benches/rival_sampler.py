@@ -63,7 +63,7 @@ def draw(next_batch: Callable[[], Any], seconds: float, opened: float, warm: int
     return {"first_s": first, "sequences": batches * BATCH_SIZE, "draw_wall_s": wall, "draw_cpu_s": cpu}
 
 
-def ours(folder: Path, threads: int, seconds: float, task: str) -> None:
+def ours(folder: Path, threads: int, seconds: float, task: str, in_memory: bool) -> None:
     """Our sampler; no threads means in the caller's."""
     import numpy as np
 
@@ -72,7 +72,7 @@ def ours(folder: Path, threads: int, seconds: float, task: str) -> None:
     with measured() as figures:
         opened = time.perf_counter()
         sampler = _headwater.Sampler(
-            _headwater.Database(folder),
+            _headwater.Database(folder, in_memory=in_memory),
             [task],
             batch_size=BATCH_SIZE,
             seq_len=SEQ_LEN,
@@ -148,6 +148,7 @@ def theirs(folder: Path, database: str, dimension: int, settings: str, seconds: 
 TARGETS = {"rival v1": 40, "rival v1, 8-d": 25, "rival walks": 40}
 CONTESTANTS = {
     "ours": (0, 0, ""),
+    "ours, in memory": (0, 0, "memory"),
     "ours, 1 thread": (1, 0, ""),
     "ours, 2 threads": (2, 0, ""),
     "rival v1": (0, MODEL_DIMENSION, "v1"),
@@ -163,7 +164,7 @@ def contest(arguments: argparse.Namespace) -> None:
     if dimension:
         theirs(folder, database, dimension, settings, arguments.seconds)
     else:
-        ours(folder, threads, arguments.seconds, TASKS[database][0])
+        ours(folder, threads, arguments.seconds, TASKS[database][0], settings == "memory")
 
 
 def processed(name: str, arguments: argparse.Namespace, python: Path) -> Path:

@@ -1,8 +1,9 @@
 //! Contexts per CPU-second:
-//! `cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory]`.
+//! `cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory] [batches]`.
 //!
 //! Prints one line per number of threads: contexts made, per second of wall clock and per second of CPU time, the
-//! mean number of cells and rows per context, and the bytes of a batch.
+//! mean number of cells and rows per context, and the bytes of a batch. With a number of batches it prints instead a hash
+//! of every field over them, by which two builds are compared.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -95,7 +96,8 @@ fn run() -> Result<String> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [path, task, ..] = arguments.as_slice() else {
         return Ok(
-            "usage: cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory]"
+            "usage: cargo bench --bench sampler -- DATABASE TASK [seq_len] [num_neighbors] [seconds] [mapped|memory] \
+             [batches]"
                 .into(),
         );
     };
