@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,22 @@ def test_from_parquet_to_an_honest_prediction(shop: Path) -> None:
     assert {str(moment) for moment in asked["seed_time"]} == {when}
     assert asked["split"] == asked["label"] == [None, None]
     assert asked["probability"][0] > asked["probability"][1], "customers of odd number buy more often"
+
+    # a question that is no task, asked of those who bought lately; the run's database stays as it is
+    digest = tributary("verify", shop / "db").stdout
+    rows = "COUNT(orders.*, {}, days)"
+    query = f"PREDICT {rows.format('0, 20')} > 0 FOR EACH customers.id WHERE {rows.format('-30, 0')} > 0"
+    options = ["--raw", shop / "raw", "--query", query, "--time", "2024-09-01"]
+    tributary("predict", run, *options, "--out", shop / "query.parquet")
+    answered = pq.read_table(shop / "query.parquet").to_pydict()
+    orders = pq.read_table(shop / "raw" / "orders.parquet").to_pylist()
+    end = datetime(2024, 9, 1)
+    lately = {each["customer"] for each in orders if end - timedelta(days=30) < each["ts"] <= end}
+    assert sorted(answered["entity"]) == sorted(lately)
+    assert set(answered["seed_time"]) == {end}
+    assert all(0 <= probability <= 1 for probability in answered["probability"])
+    assert tributary("verify", shop / "db").stdout == digest
+    assert not list(shop.glob(".asked-*"))
 
     tributary("report", run, "--out", shop / "report.html")
     assert "buys" in (shop / "report.html").read_text()

@@ -12,13 +12,22 @@ if TYPE_CHECKING:
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    task: Annotated[str, typer.Option(help="Task to predict.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    task: Annotated[str | None, typer.Option(help="Task to predict.")] = None,
+    query: Annotated[
+        str | None, typer.Option(help="Or a predictive query; with --raw. See documentation/query.md.")
+    ] = None,
+    raw: Annotated[
+        Path | None, typer.Option(metavar="IN", help="With --query: folder of metadata.json and the parquet files.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="With --query: another description than IN/metadata.json.")
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Seeds to predict.")] = "test",
     key: Annotated[
         list[str] | None, typer.Option(help="Predict this entity in place of a split; may be given several times.")
     ] = None,
-    time: Annotated[str | None, typer.Option(help="The moment the keys are asked about, ISO 8601, UTC.")] = None,
+    time: Annotated[str | None, typer.Option(help="The moment of the keys or the query, ISO 8601, UTC.")] = None,
     seeds_from: Annotated[
         Path | None,
         typer.Option(help="Predict the keys and times of a parquet, CSV or Arrow file in place of a split."),
@@ -34,13 +43,25 @@ def predict(
     Example: tributary predict runs/demo --task late --out predictions.parquet
 
     Any entity at any time, without labels: --key 17 --key 42 --time 2024-06-01, or --seeds-from questions.parquet.
+
+    A question that is no task yet: --raw data/raw/shop --query "PREDICT COUNT(orders.*, 0, 30, days) = 0 FOR EACH
+    customers.id". A run that was trained on other questions answers, too, from the labels of the past it is shown.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tributary.cli.console import messages
     from tributary.predict import load_run, write_predictions
 
-    loaded = load_run(run, step=int(step) if step.isdigit() else step, database=database)
+    if (task is None) == (query is None):
+        raise ValueError("say what to predict: --task NAME, or --query QUERY with --raw IN")
+    named = int(step) if step.isdigit() else step
+    if query is not None:
+        if key or seeds_from is not None or max_seeds is not None or raw is None:
+            raise ValueError("--query needs --raw IN, and says itself whom it asks about (WHERE, IN)")
+        _ask(run, query, raw, metadata, out, time, database, named)
+        return
+    assert task is not None
+    loaded = load_run(run, step=named, database=database)
     seeds = _seeds(loaded.database, task, key, time, seeds_from)
     columns = (TextColumn("seeds"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=messages(), disable=not messages().is_terminal) as bars:
@@ -55,6 +76,40 @@ def predict(
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     messages().print(f"{num_rows:,} predictions of step {loaded.step}", markup=False)
+    typer.echo(str(out))
+
+
+def _ask(
+    run: Path,
+    query: str,
+    raw: Path,
+    metadata: Path | None,
+    out: Path,
+    time: str | None,
+    database: Path | None,
+    step: str | int,
+) -> None:
+    """Answers a predictive query."""
+    from tributary.ask import ask
+    from tributary.cli.console import messages, print_warning
+    from tributary.cli.progress import ProgressWatcher
+
+    with ProgressWatcher() as watcher:
+        asked = ask(
+            run,
+            query,
+            input_dir=raw,
+            metadata=metadata,
+            out=out,
+            time=time,
+            database=database,
+            step=step,
+            watcher=watcher,
+            progress=lambda done, total: watcher.progress("predictions", done, total, "seeds"),
+        )
+    for warning in asked.warnings:
+        print_warning(warning)
+    messages().print(f"{asked.num_rows:,} predictions", markup=False)
     typer.echo(str(out))
 
 

@@ -119,7 +119,7 @@ def past_labels(
     limits = limits or SqlLimits()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        task = scheduled_task(compiled, schedule or Schedule(), *_extent(compiled, description, input_dir, limits))
+        task = scheduled_task(compiled, schedule or Schedule(), *extent(compiled, description, input_dir, limits))
         asked = _as_query(task, compiled)
         queries = LabelQueries(*_described(description, asked, scratch), input_dir, scratch, limits)
         try:
@@ -128,7 +128,7 @@ def past_labels(
             queries.close()
 
 
-def _extent(
+def extent(
     compiled: Compiled, description: Description, input_dir: Path, limits: SqlLimits
 ) -> tuple[int | None, int | None]:
     """First and last time among the tables of the target."""
