@@ -19,7 +19,7 @@ mod task;
 mod text;
 mod vocabulary;
 
-pub use answer::{Options, answer, find_table, page};
+pub use answer::{Options, answer, find_table, page, schema_page};
 pub use binning::{Edges, Histogram, Scale};
 pub use column::{TopValues, ValueCount};
 pub use fan_out::FanOut;

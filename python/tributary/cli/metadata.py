@@ -27,6 +27,14 @@ def infer(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the database; by default that of the folder.")] = None,
     tasks: Annotated[bool, typer.Option(help="Also propose tasks, which asks questions of the past.")] = True,
+    agent: Annotated[
+        bool,
+        typer.Option(
+            "--agent",
+            help="Let a chat model (OPENROUTER_API_KEY) propose descriptions, stypes and tasks: a diff to review,"
+            " written beside the draft. It sees names, counts and a few short values.",
+        ),
+    ] = False,
     why: Annotated[bool, typer.Option("--why", help="Show the reason of every choice, and what was rejected.")] = False,
     memory: Annotated[float, typer.Option(min=0.2, metavar="GIB", help="Memory that counting may take.")] = 2.0,
     threads: Annotated[int, typer.Option(min=0, envvar="TRIBUTARY_THREADS", help="Threads; 0 takes every core.")] = 0,
@@ -65,6 +73,27 @@ def infer(
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(target)
     output().print(f"{target}: read it and correct it; next: tributary preprocess {folder} OUT", markup=False)
+    if agent:
+        _ask_agent(found, folder, target)
+
+
+def _ask_agent(found: "Draft", folder: Path, target: Path) -> None:
+    """Prints what a chat model would change, and writes it beside the draft."""
+    import json
+
+    from tributary.cli.console import output, print_warning
+    from tributary.infer.agent import propose
+
+    proposal = propose(found.metadata, found.tables, folder)
+    for refused in proposal.refused:
+        print_warning(f"not taken: {refused}")
+    if not proposal.diff:
+        output().print("the chat model would change nothing")
+        return
+    output().print(proposal.diff, markup=False, soft_wrap=True)
+    beside = target.with_name(f"{target.stem}.proposed{target.suffix}")
+    beside.write_text(json.dumps(proposal.metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    output().print(f"{beside}: the draft with these changes; take it over if you agree", markup=False)
 
 
 def _show(console: "Console", found: "Draft", why: bool) -> None:
@@ -180,3 +209,46 @@ def check(
         output().print(", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items()))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+@metadata.command("show")
+def show(
+    input_dir: Annotated[Path, typer.Argument(metavar="IN", help="Folder with metadata.json and the parquet files.")],
+    metadata: Annotated[Path | None, typer.Option(help="Another description than IN/metadata.json.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that draws the tables and their keys.")] = None,
+) -> None:
+    """Show what a description says: tables, keys, times, stypes; as text, or drawn as a page.
+
+    Example: tributary metadata show data/raw/shop --html schema.html
+    """
+    import pyarrow.parquet as pq
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tributary.cli.console import output
+    from tributary.metadata import Description
+
+    described = Description.load(metadata or input_dir / "metadata.json")
+    files = described.table_files(input_dir)
+    rows = {name: sum(pq.read_metadata(file).num_rows for file in found) for name, found in files.items()}
+    if html is not None:
+        html.write_text(described.page(rows), encoding="utf-8")
+        typer.echo(str(html))
+        return
+    for name, table in described.tables.items():
+        grid = Table(box=box.SIMPLE_HEAD, title=f"{name}, {rows[name]:,} rows", title_justify="left")
+        for column in ("column", "stype", "", "description"):
+            grid.add_column(column)
+        for column, each in table["columns"].items():
+            marks = [
+                *(["primary key"] if column == table["primary_key"] else []),
+                *(["time"] if column == table["temporal_column"] else []),
+                *([f"-> {each['foreign_key']}"] if each.get("foreign_key") else []),
+            ]
+            cells = (column, each["stype"], ", ".join(marks), each.get("description") or "")
+            grid.add_row(*(escape(cell) for cell in cells))
+        output().print(grid)
+    for task in described.tasks:
+        line = f"task {task.name}: {task.target_stype} `{task.target_column}` of {task.anchor_table}"
+        output().print(line, markup=False)

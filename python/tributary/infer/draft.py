@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +94,11 @@ def draft(
         metadata = _metadata(name or folder.resolve().name, folder, tables, chosen, linked, times, stypes)
         progress("leaks")
         suspects = leak_suspects(profiler, metadata["tables"])
-        tasks = draft_tasks(profiler, tables, _described(metadata), folder, suspects, progress) if with_tasks else []
+        tasks = (
+            draft_tasks(profiler, tables, Description.load_json(metadata), folder, suspects, progress)
+            if with_tasks
+            else []
+        )
     finally:
         profiler.close()
     metadata["tasks"] = {each.name: dict(each.task) for each in _worthy(tasks) if each.task is not None}
@@ -109,14 +111,6 @@ def _worthy(tasks: list[TaskDraft]) -> list[TaskDraft]:
     questions = [task for task in proposed if "query" in (task.task or {})]
     cells = [task for task in proposed if "query" not in (task.task or {})]
     return [*questions[:_MOST_QUESTIONS], *cells[:_MOST_CELLS]]
-
-
-def _described(metadata: dict[str, Any]) -> Description:
-    """The drafted description, checked and normalised like any other."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "metadata.json"
-        path.write_text(json.dumps(metadata), encoding="utf-8")
-        return Description.load(path)
 
 
 def _metadata(

@@ -6,6 +6,7 @@ the result gets names and types.
 
 import glob
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,18 @@ class Description:
         return cls.from_json(_headwater.read_metadata(path))
 
     @classmethod
+    def load_json(cls, metadata: Mapping[str, Any]) -> Self:
+        """Checks a description that is no file yet.
+
+        Raises:
+            SchemaError: it is no valid description.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "metadata.json"
+            path.write_text(json.dumps(metadata), encoding="utf-8")
+            return cls.load(path)
+
+    @classmethod
     def from_json(cls, text: str) -> Self:
         """The view of a normalised description.
 
@@ -107,6 +120,33 @@ class Description:
                 for name, task in raw["tasks"].items()
             ),
         )
+
+    def page(self, num_rows: Mapping[str, int] | None = None) -> str:
+        """The description as one HTML page: a drawing of the tables with their keys, and a list of their columns.
+
+        Args:
+            num_rows: of each table, if known.
+        """
+        tables = [
+            {
+                "name": name,
+                "num_rows": (num_rows or {}).get(name, 0),
+                "num_columns": len(table["columns"]),
+                "primary_key": table["primary_key"],
+                "temporal_column": table["temporal_column"],
+                "foreign_keys": [
+                    {"column": column, "parent_table": each["foreign_key"].partition(".")[0], "note": ""}
+                    for column, each in table["columns"].items()
+                    if each.get("foreign_key")
+                ],
+                "columns": [
+                    [column, each["stype"], each.get("description") or each.get("foreign_key") or ""]
+                    for column, each in table["columns"].items()
+                ],
+            }
+            for name, table in self.tables.items()
+        ]
+        return _headwater.schema_page(json.loads(self.text)["name"], json.dumps(tables))
 
     def table_files(self, input_dir: Path) -> dict[str, list[Path]]:
         """Absolute paths of the parquet files of every table, part files in the order of their names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tributary.metadata import Description, TaskDescription
+from tributary.metadata import Description
 from tributary.preprocess.labels import LabelQueries
 from tributary.preprocess.progress import Silence, Watcher
 from tributary.preprocess.sql_engine import SqlEngine, SqlLimits
@@ -121,7 +121,8 @@ def past_labels(
         scratch = Path(folder)
         task = scheduled_task(compiled, schedule or Schedule(), *extent(compiled, description, input_dir, limits))
         asked = _as_query(task, compiled)
-        queries = LabelQueries(*_described(description, asked, scratch), input_dir, scratch, limits)
+        described = Description.load_json({**json.loads(description.text), "tasks": {_WHO: asked}})
+        queries = LabelQueries(described, described.tasks, input_dir, scratch, limits)
         try:
             return task, pq.read_table(queries.run(_WHO, watcher or Silence()))
         finally:
@@ -148,16 +149,6 @@ def _as_query(task: Mapping[str, Any], compiled: Compiled) -> dict[str, Any]:
     columns = f"{quoted(entity.name)}, {quoted(task['target_column'])} AS {LABEL}"
     sql = f"SELECT {columns} FROM {quoted(task['anchor_table'])}"
     return {**task, "query": sql, "anchor_key": entity.name, "target_column": LABEL}
-
-
-def _described(
-    description: Description, task: Mapping[str, Any], scratch: Path
-) -> tuple[Description, Sequence[TaskDescription]]:
-    """The database with this task alone."""
-    path = scratch / "metadata.json"
-    path.write_text(json.dumps({**json.loads(description.text), "tasks": {_WHO: task}}), encoding="utf-8")
-    found = Description.load(path)
-    return found, found.tasks
 
 
 def _parts(labels: pa.Table) -> dict[str, pa.Table]:

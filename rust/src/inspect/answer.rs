@@ -83,6 +83,18 @@ pub fn page(database: &Database, is_full: bool) -> Result<String> {
     Ok(html::page(&Summary::of(database, is_full)?))
 }
 
+/// A description as a page: a drawing of its tables, and their columns.
+///
+/// `tables` is a JSON list of `name`, `num_rows`, `num_columns`, `primary_key`, `temporal_column`, `foreign_keys`
+/// (each `column`, `parent_table`, `note`) and `columns` (each name, stype, and what is said of it).
+///
+/// # Errors
+/// [`Error::Argument`] when it is not.
+pub fn schema_page(name: &str, tables: &str) -> Result<String> {
+    let tables: Vec<html::Drawn> = serde_json::from_str(tables).map_err(|error| Error::Argument(error.to_string()))?;
+    Ok(html::schema_page(name, &tables))
+}
+
 /// A foreign key that points to the table that is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Child {

@@ -6,6 +6,8 @@ mod schema;
 
 use std::fmt::Write;
 
+pub(super) use schema::Drawn;
+
 use super::fan_out::bin_name;
 use super::number::{grouped, percent, short, size};
 use super::text::{labels, sample_note, shown, statistics, vectors};
@@ -70,6 +72,40 @@ pub(super) fn page(summary: &Summary) -> String {
         escape(&summary.build_id),
         summary.format_version
     );
+    html
+}
+
+/// A description as a page: its drawing, then the columns of every table.
+pub(super) fn schema_page(name: &str, tables: &[Drawn]) -> String {
+    let name = escape(name);
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{name}</title>\n<style>\n{STYLE}</style></head>\n<body>\n<header><h1>{name}</h1></header>\n<main>\n\
+         <section id=\"schema\"><p class=\"note\">Every arrow is a foreign key, from the column that holds it to the \
+         table it names. PK primary key, FK foreign key, T the time of a row.</p>\n\
+         <div class=\"scroll\">{}</div></section>\n",
+        schema::draw(tables)
+    );
+    for (id, table) in tables.iter().enumerate() {
+        let _ = writeln!(
+            html,
+            "<section id=\"table-{id}\"><h2>{}</h2>\n<table><tr><th>column</th><th>stype</th><th></th></tr>",
+            escape(&table.name)
+        );
+        for [column, stype, note] in &table.columns {
+            let _ = writeln!(
+                html,
+                "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escape(column),
+                escape(stype),
+                escape(note)
+            );
+        }
+        html.push_str("</table></section>\n");
+    }
+    html.push_str("</main>\n<footer>made by <code>tributary metadata show</code></footer>\n</body></html>");
     html
 }
 

@@ -41,8 +41,8 @@ mod _headwater {
     use super::errors::{FormatError, SchemaError, TributaryError};
     #[pymodule_export]
     use super::preprocess::{
-        column_phrases, encode, encode_fingerprint, order_tasks, publish, read_metadata, survey, text_places, verify,
-        vocab_texts, write_embeddings, write_task,
+        column_phrases, encode, encode_fingerprint, order_tasks, publish, read_metadata, schema_page, survey,
+        text_places, verify, vocab_texts, write_embeddings, write_task,
     };
     #[pymodule_export]
     use super::sampler::PySampler;

@@ -22,6 +22,12 @@ pub(super) fn read_metadata(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     detach(py, || Ok(Schema::read(&path)?.normalised()))
 }
 
+/// A description as one HTML page; `tables` is the JSON that `inspect::schema_page` reads.
+#[pyfunction]
+pub(super) fn schema_page(py: Python<'_>, name: &str, tables: &str) -> PyResult<String> {
+    detach(py, || crate::inspect::schema_page(name, tables))
+}
+
 /// Encodes the tables in `input_dir` into the empty folder `staging_dir`; answers a report as JSON.
 ///
 /// `memory` is how many bytes of keys, links, times and texts stay on the heap before they go to scratch files in

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::Deserialize;
+
 use super::layout::{Link, Size, layout};
 use super::{escape, shorten};
 use crate::inspect::number::grouped;
@@ -25,26 +27,69 @@ struct Line {
     key: Option<usize>,
 }
 
-/// Draws the tables of a database.
+/// A table of a drawing.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::inspect) struct Drawn {
+    pub(super) name: String,
+    num_rows: u64,
+    num_columns: usize,
+    primary_key: Option<String>,
+    temporal_column: Option<String>,
+    foreign_keys: Vec<Arrow>,
+    /// Lines of the list of columns, where the page has one.
+    #[serde(default)]
+    pub(super) columns: Vec<[String; 3]>,
+}
+
+/// A foreign key of a drawing.
+#[derive(Clone, Debug, Deserialize)]
+pub(in crate::inspect) struct Arrow {
+    column: String,
+    parent_table: String,
+    /// What is said of it besides its names.
+    note: String,
+}
+
+impl From<&TableSummary> for Drawn {
+    fn from(table: &TableSummary) -> Self {
+        let foreign_keys = table
+            .foreign_keys
+            .iter()
+            .map(|key| {
+                let counts = [grouped(key.edges), grouped(key.dangling), grouped(key.null)];
+                let note = format!(": {} edges, {} dangling, {} null", counts[0], counts[1], counts[2]);
+                Arrow { column: key.column.clone(), parent_table: key.parent_table.clone(), note }
+            })
+            .collect();
+        Self {
+            name: table.name.clone(),
+            num_rows: u64::from(table.num_rows),
+            num_columns: table.columns.len(),
+            primary_key: table.primary_key.clone(),
+            temporal_column: table.temporal_column.clone(),
+            foreign_keys,
+            columns: vec![],
+        }
+    }
+}
+
+/// Draws the tables of a processed database.
 pub(super) fn schema(summary: &Summary) -> String {
-    let lines: Vec<Vec<Line>> = summary.tables.iter().map(lines).collect();
-    let sizes: Vec<Size> = summary.tables.iter().zip(&lines).map(|(table, lines)| size(table, lines)).collect();
-    let place = |name: &str| summary.tables.iter().position(|table| table.name == name).unwrap_or(0);
+    draw(&summary.tables.iter().map(Drawn::from).collect::<Vec<_>>())
+}
+
+/// Draws tables; the number of a table is its place.
+pub(super) fn draw(tables: &[Drawn]) -> String {
+    let lines: Vec<Vec<Line>> = tables.iter().map(lines).collect();
+    let sizes: Vec<Size> = tables.iter().zip(&lines).map(|(table, lines)| size(table, lines)).collect();
+    let place = |name: &str| tables.iter().position(|table| table.name == name).unwrap_or(0);
     let (mut links, mut titles) = (Vec::new(), Vec::new());
-    for (from, table) in summary.tables.iter().enumerate() {
+    for (from, table) in tables.iter().enumerate() {
         for (idx, key) in table.foreign_keys.iter().enumerate() {
             let line = lines[from].iter().position(|line| line.key == Some(idx)).unwrap_or(0);
             let to = place(&key.parent_table);
             links.push(Link { from, to, from_y: HEAD + LINE * (line as f64 + 0.5) });
-            titles.push(format!(
-                "{}.{} → {}: {} edges, {} dangling, {} null",
-                table.name,
-                key.column,
-                key.parent_table,
-                grouped(key.edges),
-                grouped(key.dangling),
-                grouped(key.null)
-            ));
+            titles.push(format!("{}.{} → {}{}", table.name, key.column, key.parent_table, key.note));
         }
     }
     let layout = layout(&sizes, &links);
@@ -72,13 +117,15 @@ pub(super) fn schema(summary: &Summary) -> String {
             escape(title)
         );
     }
-    for (((table, lines), size), &(x, y)) in summary.tables.iter().zip(&lines).zip(&sizes).zip(&layout.corners) {
-        draw_box(&mut svg, table, lines, *size, (x, y));
+    for (id, (((table, lines), size), &(x, y))) in
+        tables.iter().zip(&lines).zip(&sizes).zip(&layout.corners).enumerate()
+    {
+        draw_box(&mut svg, id, table, lines, *size, (x, y));
     }
     svg + "</svg>\n"
 }
 
-fn lines(table: &TableSummary) -> Vec<Line> {
+fn lines(table: &Drawn) -> Vec<Line> {
     let mut lines = Vec::new();
     lines.extend(table.primary_key.clone().map(|name| Line { mark: "PK", name, key: None }));
     for (idx, key) in table.foreign_keys.iter().enumerate() {
@@ -88,22 +135,22 @@ fn lines(table: &TableSummary) -> Vec<Line> {
     lines
 }
 
-fn size(table: &TableSummary, lines: &[Line]) -> Size {
+fn size(table: &Drawn, lines: &[Line]) -> Size {
     let long = |text: &str| text.chars().count().min(MAX_CHARACTERS) as f64;
     let head = long(&table.name) * 7.6 + rows(table).len() as f64 * 6.0 + 30.0;
     let widest = lines.iter().map(|line| long(&line.name) * CHARACTER + 42.0).fold(head, f64::max);
     Size { width: widest.max(96.0).ceil(), height: HEAD + LINE * lines.len() as f64 + FOOT }
 }
 
-fn rows(table: &TableSummary) -> String {
+fn rows(table: &Drawn) -> String {
     match table.num_rows {
-        rows @ 0..10_000 => grouped(u64::from(rows)),
-        rows @ 10_000..10_000_000 => format!("{}k", grouped(u64::from(rows / 1000))),
-        rows => format!("{}M", grouped(u64::from(rows / 1_000_000))),
+        rows @ 0..10_000 => grouped(rows),
+        rows @ 10_000..10_000_000 => format!("{}k", grouped(rows / 1000)),
+        rows => format!("{}M", grouped(rows / 1_000_000)),
     }
 }
 
-fn draw_box(svg: &mut String, table: &TableSummary, lines: &[Line], size: Size, (x, y): (f64, f64)) {
+fn draw_box(svg: &mut String, id: usize, table: &Drawn, lines: &[Line], size: Size, (x, y): (f64, f64)) {
     let Size { width, height } = size;
     let _ = write!(
         svg,
@@ -112,14 +159,14 @@ fn draw_box(svg: &mut String, table: &TableSummary, lines: &[Line], size: Size, 
          <path class=\"head\" d=\"M0 {HEAD}V5a5 5 0 0 1 5-5H{:.0}a5 5 0 0 1 5 5V{HEAD}z\"/>\
          <text class=\"name\" x=\"9\" y=\"16\">{}</text><text class=\"rows\" x=\"{:.0}\" y=\"16\">{}</text>\
          <title>{}: {} rows, {} columns</title>",
-        table.id,
+        id,
         width - 5.0,
         escape(&shorten(&table.name, MAX_CHARACTERS)),
         width - 8.0,
         rows(table),
         escape(&table.name),
-        grouped(u64::from(table.num_rows)),
-        table.columns.len(),
+        grouped(table.num_rows),
+        table.num_columns,
     );
     for (idx, line) in lines.iter().enumerate() {
         let y = HEAD + LINE * idx as f64 + 12.5;
