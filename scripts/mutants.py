@@ -123,18 +123,26 @@ LABELS = _mutants(
 )
 
 WALK = _mutants(
-    ("max_hops limits children", "if «visit.hop >= self.max_hops» {", "visit.hop > self.max_hops"),
+    (
+        "max_hops limits children",
+        "if «visit.hop < self.max_hops» {\n            self.waiting",
+        "visit.hop <= self.max_hops",
+    ),
     ("max_hops limits parents", "if «parent.hop > self.max_hops» ||", "false"),
     ("parents after the seed's time are not seen", "|| «!asked.visibility.row(time)» {", "false"),
     ("history is an option", "has_history: «config.history» &&", "true"),
     (
         "the seeds of every visited entity are its history",
-        "has_history && «visit.table == asked.plan.anchor_table» {",
-        "local == 1 && visit.table == asked.plan.anchor_table",
+        "plan.has_history && «table == plan.anchor_table» {",
+        "table == plan.anchor_table && hop == 1",
     ),
     ("max_rows ends a context", "while «visited < max_rows» &&", "visited + 1 < max_rows"),
     ("links to rows that were not visited are taken out", "if «self.frontier.rows().len() > visited» {", "false"),
-    ("num_neighbors limits the draws of a list", "|| «turn.quota == 0» {", "false"),
+    (
+        "num_neighbors limits the draws of a list",
+        "if «self.turn.quota == 0» ||",
+        "false",
+    ),
     (
         "recent takes the newest first",
         "Strategy::Recent => «self.draws.newest()»,",
@@ -147,7 +155,7 @@ WALK = _mutants(
     ),
     (
         "every visible child can be drawn",
-        "self.draws.start(«visible.len as u32»);\n        Some(Turn",
+        "self.draws.start(«visible.len as u32»);\n        true",
         "(visible.len as u32).saturating_sub(1)",
     ),
     ("num_neighbors may differ by hop", "self.quotas.get(list.key, «list.hop»)", "1"),
