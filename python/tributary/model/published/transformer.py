@@ -140,7 +140,7 @@ class PublishedTransformer(nnx.Module):
     def __init__(self, config: ModelConfig, embedding_dim: int, *, rngs: nnx.Rngs):
         architecture = ARCHITECTURES[config.kind]
         self.architecture, self.attention = architecture, config.attention
-        self.has_log_odds = config.number_output == "log-odds"
+        self.has_log_odds, self.remat = config.number_output == "log-odds", config.remat
         dtypes = {"dtype": jnp.dtype(config.dtype), "param_dtype": jnp.dtype(config.param_dtype)}
         kinds = CELL_KINDS if architecture.has_boolean else CELL_KINDS[:TRUTH]
         ends: dict[str, Any] = {"kinds": kinds, "epsilon": architecture.norm_epsilon, **dtypes, "rngs": rngs}
@@ -177,6 +177,8 @@ class PublishedTransformer(nnx.Module):
         def step(x: Array, layer: Any) -> tuple[Array, None]:
             return nnx.merge(graphdef, layer)(x, relations, log_keys), None
 
+        if self.remat:
+            step = jax.checkpoint(step)
         x, _ = jax.lax.scan(step, x, stacked)
         answers = self.heads(jnp.take_along_axis(x, cells[:, :, None], axis=1))
         number = answers[NUMBER][..., 0]
