@@ -47,6 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+PredictableStype = Literal["numerical", "timestamp", "boolean", "categorical", "text"]
 PerHop = Count | Annotated[list[Count], Field(min_length=1)]
 
 
@@ -122,6 +124,14 @@ class DataSection(_Section):
     )
     example_walks: int = Field(default=128, ge=0, description="random walks in search of similar entities")
     example_walk_length: int = Field(default=8, ge=0, description="links walked by each")
+    walk_features: int = Field(
+        default=0, ge=0, le=64, description="steps of a random walk from the seed whose probabilities every row gets"
+    )
+    num_links: int = Field(
+        default=0,
+        ge=0,
+        description="pairs of rows per training context of which the model says whether one points to the other",
+    )
     threads: int = Field(default=0, ge=0, description="sampler threads; 0: one per core")
     prefetch: int = Field(default=2, ge=1, description="batches sampled ahead")
 
@@ -241,8 +251,13 @@ class ModelConfig(_Section):
 class ObjectiveSection(_Section):
     """What is learned: the target cells, and cells masked at random beside them."""
 
-    mask_rate: float = Field(
-        default=0.15, ge=0.0, lt=1.0, description="fraction of the other cells that is masked; 0: none"
+    mask_rate: Probability | dict[PredictableStype, Probability] = Field(
+        default=0.15,
+        description="fraction of the other cells that is masked, or a mapping of stypes to such fractions (those that "
+        "are not named: 0); 0: none",
+    )
+    mask_columns: Probability = Field(
+        default=0.0, description="fraction of the columns of each context that is masked as a whole"
     )
     masked_weight: float = Field(
         default=0.3, ge=0.0, description="weight of the masked cells' loss; the targets' weight is 1"

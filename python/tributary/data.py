@@ -18,7 +18,7 @@ import numpy as np
 from tributary import _headwater
 from tributary._headwater import BATCH_FIELDS, STYPES, Database
 from tributary.batch import Batch, DatabaseArrays
-from tributary.config import DataSection
+from tributary.config import DataSection, RunConfig
 from tributary.moments import duration_us
 from tributary.seeds import Seeds
 
@@ -32,6 +32,7 @@ __all__ = [
     "database_arrays",
     "fitted_size",
     "sampler_options",
+    "training_options",
     "trim",
 ]
 
@@ -234,7 +235,15 @@ class Loader:
 
 def sampler_options(config: DataSection) -> dict[str, Any]:
     """Options of the native sampler that training, validation and prediction share."""
-    return config.model_dump(exclude={"database", "in_memory", "tasks", "task_balance"})
+    return config.model_dump(exclude={"database", "in_memory", "tasks", "task_balance", "num_links"})
+
+
+def training_options(config: RunConfig) -> dict[str, Any]:
+    """Options of the native sampler for training: what is asked of a context beside its target comes in addition."""
+    options = sampler_options(config.data) | {"num_links": config.data.num_links}
+    if config.objective.masked_weight > 0:
+        options |= config.objective.model_dump(include={"mask_rate", "mask_columns"})
+    return options
 
 
 def database_arrays(database: Database, *, are_spread: bool = True) -> DatabaseArrays:

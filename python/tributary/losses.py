@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.model.encoders import (
     BOOLEAN,
     CATEGORICAL,
-    IDENTIFIER,
     NUMERICAL,
     TEXT,
     TIMESTAMP,
@@ -31,8 +31,10 @@ from tributary.model.kinds import Model
 class Objective:
     """What is learned; the fields are those of the config section `objective`."""
 
-    mask_rate: float = 0.15
-    """Fraction of the other cells that is masked."""
+    mask_rate: float | Mapping[str, float] = 0.15
+    """Fraction of the other cells that is masked, or that of each stype."""
+    mask_columns: float = 0.0
+    """Fraction of the columns of a context that is masked as a whole."""
     masked_weight: float = 0.3
     """Weight of the masked cells' loss beside the targets'."""
     null_weight: float = 0.1
@@ -53,8 +55,10 @@ class Objective:
     """Weight of the links' loss beside the targets'."""
 
     def num_masked(self, seq_len: int) -> int:
-        """Most cells masked in one context of `seq_len` cells."""
-        return math.ceil(self.mask_rate * seq_len)
+        """Most masked cells of one context of `seq_len` cells that are predicted."""
+        rates = self.mask_rate.values() if isinstance(self.mask_rate, Mapping) else [self.mask_rate]
+        rate = 1.0 - (1.0 - max(rates, default=0.0)) * (1.0 - self.mask_columns)
+        return min(seq_len, math.ceil(rate * seq_len))
 
 
 # --- Losses of one cell ------------------------------------------------------------------------------------------
@@ -127,26 +131,18 @@ def weighted_mean(values: Array, weights: Array) -> Array:
 # --- Masked cells ------------------------------------------------------------------------------------------------
 
 
-def choose_masked_cells(batch: Batch, key: Array, objective: Objective) -> tuple[Array, Array]:
-    """Cells to hide and predict beside the targets.
-
-    Each predictable cell (no identifier, no target, no padding) is taken with probability `mask_rate`, and no more
-    than `num_masked` of a context.
+def masked_cells(batch: Batch, objective: Objective) -> tuple[Array, Array]:
+    """Cells that the sampler masked, to be predicted beside the targets: the first `num_masked` of each context.
 
     Args:
         batch: device fields.
-        key: random key of the step.
-        objective: rate and number.
+        objective: number.
 
     Returns:
         int32 [B, M] positions along S, and bool [B, M]: whether there is a masked cell at all in that place.
     """
-    predictable = ~batch.cell_is_padding & ~batch.cell_is_target & (batch.cell_stype != IDENTIFIER)
-    predictable &= ~batch.seed_is_padding[:, None]
-    draw = jax.random.uniform(key, batch.cell_row.shape)
-    score = jnp.where(predictable & (draw < objective.mask_rate), 1.0 - draw, 0.0)
-    score, cells = jax.lax.top_k(score, objective.num_masked(batch.seq_len))
-    return cells.astype(jnp.int32), score > 0
+    found, cells = jax.lax.top_k(batch.cell_is_masked.astype(jnp.int32), objective.num_masked(batch.seq_len))
+    return cells.astype(jnp.int32), found > 0
 
 
 def masked_loss(
@@ -324,7 +320,7 @@ def objective_loss(
         model: the model.
         batch: device fields.
         arrays: embeddings of the batch's database.
-        key: random key of the step; decides which cells are masked.
+        key: random key of the step; nothing here draws.
         objective: weights.
 
     Returns:
@@ -336,10 +332,8 @@ def objective_loss(
         total, metrics = target_loss(model, outputs, batch, arrays, objective)
         metrics["target_loss"] = total
     else:
-        cells, is_chosen = choose_masked_cells(batch, key, objective)
-        context = jnp.arange(batch.batch_size)[:, None]
-        is_masked = jnp.zeros_like(batch.cell_is_target).at[context, cells].set(is_chosen)
-        outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1), is_masked)
+        cells, is_chosen = masked_cells(batch, objective)
+        outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1))
         loss, metrics = target_loss(model, outputs, batch, arrays, objective)
         others = outputs.of_cells(slice(1, None))
         masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tributary.batch import Batch
 from tributary.config import RunConfig
-from tributary.data import Database, Sampler, fitted_size, sampler_options, trim
+from tributary.data import Database, Sampler, fitted_size, training_options, trim
 
 __all__ = ["Mixture", "task_mixture"]
 
@@ -159,7 +159,7 @@ def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config:
             batch_size=config.train.batch_size,
             shuffle=True,
             rng_seed=config.run.seed,
-            **sampler_options(config.data),
+            **training_options(config),
         )
         for task in tasks
     }

@@ -62,8 +62,11 @@ class FakeSampler:
 
     poisoned_step: int | None = None
 
-    def __init__(self, database, tasks, *, split="train", batch_size=32, seq_len=32, shuffle=True, rng_seed=0, **_):
+    def __init__(
+        self, database, tasks, *, split="train", batch_size=32, seq_len=32, shuffle=True, rng_seed=0, mask_rate=0.0, **_
+    ):
         self._tasks = tuple(int(STYPE_TASKS.index(task)) for task in tasks)
+        self._mask_rate = mask_rate
         self._split, self._size, self._seq_len, self._shuffle, self._seed = (
             split,
             batch_size,
@@ -89,6 +92,7 @@ class FakeSampler:
             seq_len=self._seq_len,
             num_padding_seeds=padding,
             tasks=self._tasks,
+            mask_rate=self._mask_rate,
         )
         index = np.where(batch.seed_is_padding, -1, step * self._size + np.arange(self._size))
         batch = dataclasses.replace(batch, seed_index=index)

@@ -59,6 +59,7 @@ def synthetic_batch(
     tasks: tuple[int, ...] = (0, 1, 2, 3),
     walk_features: int = 0,
     num_links: int = 0,
+    mask_rate: float = 0.0,
 ) -> Batch:
     """A valid batch: task row -> customer -> orders -> shops."""
     rng = np.random.default_rng(rng_seed)
@@ -75,6 +76,8 @@ def synthetic_batch(
         _fill_context(arrays, context, rng, tasks[context % len(tasks)], null_cells)
         _fill_links(arrays, context, rng)
         _fill_walk(arrays, context)
+    predictable = ~arrays["cell_is_padding"] & ~arrays["cell_is_target"] & (arrays["cell_stype"] != IDENTIFIER)
+    arrays["cell_is_masked"] = predictable & (rng.random(predictable.shape) < mask_rate)
     return Batch.from_arrays(arrays)
 
 

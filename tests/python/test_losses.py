@@ -14,11 +14,11 @@ from tributary.losses import (
     Objective,
     boolean_loss,
     calendar_loss,
-    choose_masked_cells,
     class_logits,
     class_loss,
     huber_loss,
     link_loss,
+    masked_cells,
     masked_loss,
     objective_loss,
     target_loss,
@@ -249,25 +249,18 @@ def test_masked_loss_by_hand(objective):
     np.testing.assert_allclose(loss, np.mean(typed) + objective.null_weight * np.mean(nulls), rtol=1e-4)
 
 
-def test_masked_cells_are_predictable_ones_at_the_rate_and_follow_from_the_key():
-    batch = synthetic_batch(2, batch_size=64, seq_len=40, num_padding_seeds=4)
-    objective = Objective(mask_rate=0.3)
-    cells, is_chosen = jax.device_get(choose_masked_cells(batch.device_fields(), jax.random.key(1), objective))
-    assert cells.shape == (64, 12)
-    again = jax.device_get(choose_masked_cells(batch.device_fields(), jax.random.key(1), objective))
-    np.testing.assert_array_equal(cells, again[0])
-    other = jax.device_get(choose_masked_cells(batch.device_fields(), jax.random.key(2), objective))
-    assert (other[0] != cells).any()
-    pick = lambda name: np.take_along_axis(getattr(batch, name), cells, axis=1)[is_chosen]  # noqa: E731
-    assert not pick("cell_is_target").any()
-    assert not pick("cell_is_padding").any()
-    assert (pick("cell_stype") != IDENTIFIER).all()
-    assert not is_chosen[batch.seed_is_padding].any()
+def test_masked_cells_are_those_of_the_sampler_up_to_a_number():
+    batch = synthetic_batch(2, batch_size=64, seq_len=40, num_padding_seeds=4, mask_rate=0.3)
+    cells, is_chosen = jax.device_get(masked_cells(batch.device_fields(), Objective(mask_rate=0.2)))
+    assert cells.shape == (64, 8)
+    numbers = batch.cell_is_masked.sum(axis=1)
+    assert (numbers > 8).any()
+    assert (numbers < 8).any()
     for b in range(64):
-        assert len(set(cells[b][is_chosen[b]])) == is_chosen[b].sum()
-    predictable = ~batch.cell_is_padding & ~batch.cell_is_target & (batch.cell_stype != IDENTIFIER)
-    share = is_chosen.sum() / predictable[~batch.seed_is_padding].sum()
-    assert 0.2 < share < 0.35
+        expected = np.flatnonzero(batch.cell_is_masked[b])[:8]
+        np.testing.assert_array_equal(cells[b][is_chosen[b]], expected)
+    assert Objective(mask_rate={"text": 0.5, "numerical": 0.1}, mask_columns=0.2).num_masked(40) == 24
+    assert Objective(mask_rate={}).num_masked(40) == 0
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_a_forbidden_cell_has_exactly_zero_gradient(kind):
 
 @pytest.mark.slow
 def test_every_parameter_gets_gradient():
-    batch = synthetic_batch(5, batch_size=8, null_cells=True, num_links=6).device_fields()
+    batch = synthetic_batch(5, batch_size=8, null_cells=True, num_links=6, mask_rate=0.5).device_fields()
     graphdef, state = nnx.split(moved_model(**{**ALL_OPTIONS, "positional": "pearl-random"}))
     objective = Objective(mask_rate=0.5, positive_weight=2.0, focal_gamma=1.5, z_loss=1e-3)
 
