@@ -129,6 +129,8 @@ class Sampler:
         database: Database,
         tasks: Sequence[str],
         *,
+        tables: Sequence[str] = ...,
+        task_weights: Sequence[float] | None = None,
         split: str = "train",
         seeds: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None] | None = None,
         batch_size: int = 32,
@@ -171,6 +173,7 @@ class Sampler:
     def set_state(self, state: str) -> None: ...
     def close(self) -> None: ...
     def explain(self, position: int) -> str: ...
+    def explain_seed(self, source: str, index: int) -> str: ...
 
 @final
 class Encoder:

@@ -85,6 +85,11 @@ class DataSection(_Section):
         default=False, description="read the rows into memory, in huge pages: large databases are sampled faster"
     )
     tasks: tuple[str, ...] = Field(default=(), description="tasks to train on; empty: every task of the database")
+    tables: tuple[str, ...] = Field(
+        default=(),
+        description="tables whose rows are training seeds beside those of the tasks: what is learned from them is "
+        "their masked cells and links",
+    )
     task_balance: float = Field(
         default=0.5,
         ge=0.0,
@@ -346,6 +351,15 @@ class RunConfig(_Section):
     objective: ObjectiveSection = Field(default=ObjectiveSection(), description="losses")
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="optimiser and schedule")
     train: TrainSection = Field(default=TrainSection(), description="steps, validation, checkpoints")
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> RunConfig:
+        objective, data = self.objective, self.data
+        rates = objective.mask_rate.values() if isinstance(objective.mask_rate, dict) else [objective.mask_rate]
+        has_masks = objective.masked_weight > 0 and (any(rates) or objective.mask_columns > 0)
+        if data.tables and not has_masks and not data.num_links:
+            raise ValueError("data.tables: rows of tables teach nothing without objective.mask_rate or data.num_links")
+        return self
 
     @classmethod
     def from_mapping(

@@ -43,6 +43,9 @@ class Sampler:
     Args:
         database: an opened database.
         tasks: names of the tasks whose seeds are drawn.
+        tables: names of tables whose rows are seeds without a target, for pretraining.
+        task_weights: shares of the tasks, then of the tables, within every batch, in any unit; None: each has as many
+            as it has seeds.
         split: train, val, test, or all.
         seeds: questions of your own in place of a split's; see `tributary.seeds`.
         lookback: how far back children and labels are visible, as `"90 days"` or microseconds; None: without limit.
@@ -60,8 +63,10 @@ class Sampler:
     def __init__(
         self,
         database: Database,
-        tasks: Sequence[str],
+        tasks: Sequence[str] = (),
         *,
+        tables: Sequence[str] = (),
+        task_weights: Sequence[float] | None = None,
         split: str = "train",
         seeds: Seeds | None = None,
         lookback: str | int | timedelta | None = None,
@@ -71,7 +76,9 @@ class Sampler:
             options["seeds"] = (seeds.rows, seeds.times)
         if lookback is not None:
             options["lookback"] = duration_us(lookback)
-        self._native = _headwater.Sampler(database, list(tasks), split=split, **options)
+        if task_weights is not None:
+            options["task_weights"] = list(task_weights)
+        self._native = _headwater.Sampler(database, list(tasks), tables=list(tables), split=split, **options)
 
     @property
     def num_seeds(self) -> int:
@@ -109,6 +116,10 @@ class Sampler:
     def explain(self, position: int) -> Any:
         """The context at a position of the split as a tree of rows and cells."""
         return json.loads(self._native.explain(position))
+
+    def explain_seed(self, source: str, index: int) -> Any:
+        """The context of a seed by its position among all seeds of its task, or of a table's row by its number."""
+        return json.loads(self._native.explain_seed(source, index))
 
     def close(self) -> None:
         """Stops the threads; idempotent."""
@@ -235,7 +246,7 @@ class Loader:
 
 def sampler_options(config: DataSection) -> dict[str, Any]:
     """Options of the native sampler that training, validation and prediction share."""
-    return config.model_dump(exclude={"database", "in_memory", "tasks", "task_balance", "num_links"})
+    return config.model_dump(exclude={"database", "in_memory", "tasks", "tables", "task_balance", "num_links"})
 
 
 def training_options(config: RunConfig) -> dict[str, Any]:

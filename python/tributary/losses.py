@@ -232,6 +232,11 @@ def _contrastive_loss(
 # --- Target cells ------------------------------------------------------------------------------------------------
 
 
+def _task_of(batch: Batch, arrays: DatabaseArrays) -> Array:
+    """int32 [B]: the seed's task; any one for padding and for rows of tables, which have no label."""
+    return jnp.clip(batch.seed_task, 0, arrays.task_classes.shape[0] - 1)
+
+
 def class_logits(model: Model, query: Array, batch: Batch, arrays: DatabaseArrays) -> Array:
     """Float32 [B, K]: logits of the classes of each seed's task; -1e30 where the task has fewer classes.
 
@@ -241,9 +246,10 @@ def class_logits(model: Model, query: Array, batch: Batch, arrays: DatabaseArray
         batch: device fields.
         arrays: `task_classes`.
     """
-    classes = jnp.take(arrays.task_classes, jnp.maximum(batch.seed_task, 0), axis=0)
+    task = _task_of(batch, arrays)
+    classes = jnp.take(arrays.task_classes, task, axis=0)
     table = model.heads.class_keys(jnp.take(arrays.vocab_vectors, jnp.maximum(arrays.task_classes, 0), axis=0))
-    keys = jnp.take(table, jnp.maximum(batch.seed_task, 0), axis=0)
+    keys = jnp.take(table, task, axis=0)
     return jnp.where(classes >= 0, jnp.einsum("bd,bkd->bk", query, keys), -1e30)
 
 
@@ -266,7 +272,7 @@ def target_loss(
     cell = jnp.maximum(batch.target_cell, 0)
     stype = jnp.take_along_axis(batch.cell_stype, cell[:, None], axis=1)[:, 0]
     labelled = ~batch.seed_is_padding & ~batch.target_is_null & (batch.target_cell >= 0)
-    classes = jnp.take(arrays.task_classes, jnp.maximum(batch.seed_task, 0), axis=0)
+    classes = jnp.take(arrays.task_classes, _task_of(batch, arrays), axis=0)
     is_true_class = (classes == batch.target_vocab[:, None]) & (classes >= 0)
     in_classes = jnp.any(is_true_class, axis=1)
     logits = class_logits(model, outputs.query[:, 0], batch, arrays)

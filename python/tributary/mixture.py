@@ -150,18 +150,20 @@ class Mixture:
 
 
 def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config: RunConfig) -> Mixture:
-    """The training batches of a run: a sampler per task, drawn from by `data.task_balance`."""
+    """The training batches of a run: a sampler per task and table, drawn from by `data.task_balance`."""
+    sources: dict[str, dict[str, Sequence[str]]] = {task["name"]: {"tasks": [task["name"]]} for task in tasks}
+    sources |= {f"rows of {table}": {"tables": [table]} for table in config.data.tables}
     samplers = {
-        task["name"]: Sampler(
+        name: Sampler(
             database,
-            [task["name"]],
+            **source,
             split="train",
             batch_size=config.train.batch_size,
             shuffle=True,
             rng_seed=config.run.seed,
             **training_options(config),
         )
-        for task in tasks
+        for name, source in sources.items()
     }
-    shares = {task["name"]: float(task["splits"]["train"]) ** config.data.task_balance for task in tasks}
+    shares = {name: float(sampler.num_seeds) ** config.data.task_balance for name, sampler in samplers.items()}
     return Mixture(samplers, shares)

@@ -23,6 +23,7 @@ pub mod preprocess;
 mod py;
 pub mod sampler;
 pub mod schema;
+mod splits;
 mod stype;
 pub mod timestamp;
 

@@ -73,6 +73,33 @@ def permute(idx: int, length: int, key: int) -> int:
             return idx
 
 
+def xxh3_64(data: bytes) -> int:
+    """XXH3 of 4 to 16 bytes, seed 0; after the specification at github.com/Cyan4973/xxHash."""
+
+    def word(start: int, size: int = 8) -> int:
+        return int.from_bytes(data[start : start + size], "little")
+
+    def secret(start: int) -> int:
+        text = "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
+        text += "cb79e64eccc0e578825ad07dccff7221b8084674f743248e"
+        return int.from_bytes(bytes.fromhex(text)[start : start + 8], "little")
+
+    size = len(data)
+    if 4 <= size <= 8:
+        h = (word(size - 4, 4) + (word(0, 4) << 32)) ^ (secret(8) ^ secret(16))
+        h ^= (h << 49 | h >> 15) & WORD ^ (h << 24 | h >> 40) & WORD
+        h = h * 0x9FB21C651E98DF25 & WORD
+        h = (h ^ ((h >> 35) + size)) * 0x9FB21C651E98DF25 & WORD
+        return h ^ (h >> 28)
+    assert 9 <= size <= 16, "no more is needed here"
+    low, high = word(0) ^ secret(24) ^ secret(32), word(size - 8) ^ secret(40) ^ secret(48)
+    swapped = int.from_bytes(low.to_bytes(8, "little"), "big")
+    product = low * high
+    h = (size + swapped + high + ((product & WORD) ^ (product >> 64))) & WORD
+    h = (h ^ (h >> 37)) * 0x165667919E3779F9 & WORD
+    return h ^ (h >> 32)
+
+
 # ---- the database ---------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +351,9 @@ class OracleDatabase:
 class Options:
     """The options of `tributary.Sampler`."""
 
-    tasks: Sequence[str]
+    tasks: Sequence[str] = ()
+    tables: Sequence[str] = ()
+    task_weights: Sequence[float] | None = None
     split: str = "train"
     seeds: tuple[Sequence[int], Sequence[int]] | None = None  # rows and times of the caller's own
     batch_size: int = 32
@@ -376,6 +405,43 @@ class Oracle:
                 self.order += [(task, idx) for idx in range(len(options.seeds[0]))]
                 continue
             self.order += [(task, idx) for idx, seed in enumerate(seeds) if seed.split in wanted]
+        for name in options.tables:
+            table_id = database.table_ids[name]
+            self.order += [(len(database.tasks) + table_id, row) for row in self._rows(database.tables[table_id])]
+
+    def _rows(self, table: Table) -> list[int]:
+        """Rows of a table that are seeds."""
+        cutoff, rows = self.options.database_cutoff, []
+        keys = table.values[table.primary_key] if table.primary_key else range(table.num_rows)
+        for row, key in enumerate(keys):
+            number = xxh3_64(table.name.encode() + b"\0" + str(key).encode()) % 100
+            split = "train" if number < 80 else "val" if number < 90 else "test"
+            time = table.times[row]
+            is_late = time != ALWAYS and cutoff is not None and time > cutoff
+            if time != NEVER and not is_late and self.options.split in ("all", split):
+                rows.append(row)
+        return rows
+
+    def _weighted(self, position: int) -> tuple[int, int, int]:
+        """The seed at a position of a stream by weight."""
+        block, size, seed = position // 4096, 4096, self.options.rng_seed
+        weights = self.options.task_weights
+        exact = [weight / sum(weights) * size for weight in weights]
+        counts = [int(share) for share in exact]
+        by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+        for i in by_remainder[: size - sum(counts)]:
+            counts[i] += 1
+        place = permute(position % size, size, hash_words(6, [seed, block]))
+        db = self.db
+        ids = [next(i for i, task in enumerate(db.tasks) if task.name == name) for name in self.options.tasks]
+        ids += [len(db.tasks) + db.table_ids[name] for name in self.options.tables]
+        for source, count in zip(ids, counts, strict=True):
+            if place < count:
+                own = [seed for seed in self.order if seed[0] == source]
+                epoch, idx = divmod(block * count + place, len(own))
+                return epoch, *own[permute(idx, len(own), hash_words(2, [seed, epoch, source]))]
+            place -= count
+        raise AssertionError("shares make up a block")
 
     def seeds(self, step: int) -> list[tuple[int, int, int] | None]:
         """(epoch, task, seed) of each context of a batch; None for padding."""
@@ -383,7 +449,9 @@ class Oracle:
         first = step * options.batch_size * options.world_size + options.rank * options.batch_size
         found: list[tuple[int, int, int] | None] = []
         for position in range(first, first + options.batch_size):
-            if options.shuffle:
+            if options.task_weights is not None:
+                found.append(self._weighted(position))
+            elif options.shuffle:
                 epoch, idx = divmod(position, n)
                 found.append((epoch, *self.order[permute(idx, n, hash_words(2, [options.rng_seed, epoch]))]))
             else:
@@ -398,11 +466,18 @@ class Oracle:
 class _Walk:
     def __init__(self, db: OracleDatabase, options: Options, epoch: int, task_id: int, index: int) -> None:
         self.db, self.options, self.task_id, self.index = db, options, task_id, index
-        self.task = db.tasks[task_id]
-        if options.seeds is None:
+        if task_id >= len(db.tasks):
+            table = task_id - len(db.tasks)
+            self.task = Task("", "row", table, "", "identifier", -1, None, None, set())
+            time = db.tables[table].times[index]
+            self.number, self.seed = index, Seed(index, END_OF_TIME if time == ALWAYS else time, 2, None)
+            words = [1, [options.rng_seed, epoch, task_id, index]]
+        elif options.seeds is None:
+            self.task = db.tasks[task_id]
             self.number, self.seed = index, self.task.seeds[index]
             words = [1, [options.rng_seed, epoch, task_id, index]]
         else:
+            self.task = db.tasks[task_id]
             row, time = options.seeds[0][index], options.seeds[1][index]
             self.number, self.seed = -1, Seed(int(row), int(time), 2, None)  # no seed of the task has this number
             words = [3, [options.rng_seed, epoch, task_id, int(row), int(time) & WORD]]
@@ -521,7 +596,7 @@ class _Walk:
     # ---- cells ----
 
     def room(self) -> bool:
-        has_target = any(cell["cell_is_target"] for cell in self.cells)
+        has_target = self.task.kind == "row" or any(cell["cell_is_target"] for cell in self.cells)
         return len(self.cells) + (not has_target) < self.options.seq_len
 
     def write(self, local: int, column: int, stype: str, value: Any, scale=(0.0, 1.0), target: bool = False) -> None:
@@ -587,7 +662,7 @@ class _Walk:
     # ---- the arrays ----
 
     def fields(self, visited: list[Row]) -> dict[str, Any]:
-        names = list(self.cells[0])
+        names = [name for name in PADDING if name.startswith("cell_") and name != "cell_is_masked"]
         context: dict[str, Any] = {name: [cell[name] for cell in self.cells] for name in names}
         numbers = {(row.table, row.row): local for local, row in enumerate(visited)}
         times = [
@@ -620,7 +695,7 @@ class _Walk:
             "seed_index": self.index,
             "seed_row": self.seed.row,
             "seed_time": self.seed.time,
-            "target_cell": context["cell_is_target"].index(True),
+            "target_cell": -1 if self.task.kind == "row" else context["cell_is_target"].index(True),
             "target_value": value,
             "target_vocab": vocab,
             "target_is_null": label is None,
@@ -671,7 +746,25 @@ class _Walk:
             of_column = hash_words(4, [state, context["cell_column"][at]]) >> 11
             is_hidden = number < rate * 2**53 or of_column < options.mask_columns * 2**53
             masked.append(is_hidden and STYPES[code] != "identifier" and not context["cell_is_target"][at])
+        if self.task.kind == "row" and (options.mask_columns > 0 or self.rates()):
+            self.mask_one(context, masked, state)
         context["cell_is_masked"] = masked
+
+    def rates(self) -> list[str]:
+        """Stypes of which cells may be masked."""
+        rates, all_columns = self.options.mask_rate, self.options.mask_columns > 0
+        rate = rates.get if isinstance(rates, Mapping) else lambda stype: rates
+        return [stype for stype in STYPES[1:] if all_columns or rate(stype)]
+
+    def mask_one(self, context: dict[str, Any], masked: list[bool], state: int) -> None:
+        """One cell of row 0 for certain, where one has a value."""
+        cells = [
+            at
+            for at, local in enumerate(context["cell_row"])
+            if local == 0 and STYPES[context["cell_stype"][at]] in self.rates() and not context["cell_is_null"][at]
+        ]
+        if cells and not any(masked[at] for at in cells):
+            masked[cells[Rng(hash_words(4, [state, WORD])).below(len(cells))]] = True
 
     def walk_probabilities(self, context: dict[str, Any]) -> None:
         import numpy as np

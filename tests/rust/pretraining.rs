@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use headwater::format::record::Cell;
-use headwater::sampler::{Batch, MaskRate, Sampler, SamplerConfig, Split};
+use headwater::format::record::{Cell, NEVER_VISIBLE};
+use headwater::sampler::{Batch, MaskRate, Sampler, SamplerConfig, Split, Weights};
 use headwater::{Database, Stype};
 use tempfile::TempDir;
 
@@ -210,4 +210,109 @@ fn walk_features_by_hand() {
     // a row on its own keeps the walk
     let alone = self::batch(&database, SamplerConfig { max_rows: Some(1), ..config }, 0);
     assert_eq!(alone.row_walk, [1.0; 3]);
+}
+
+#[test]
+fn rows_are_seeds_at_their_own_time() {
+    let order = |n: u32| Row {
+        time: Some(if n == 7 { NEVER_VISIBLE } else { i64::from(n) }),
+        parents: vec![Some(0)],
+        cells: vec![],
+    };
+    let tables = [
+        Table { name: "customers", rows: vec![untimed(&[]); 3], ..Table::default() },
+        Table { name: "orders", keys: vec![0], rows: (0..400).map(order).collect(), ..Table::default() },
+    ];
+    let seeds = vec![seed(0, 1, 0, 5.0)];
+    let tasks = [Task { name: "t", anchor: 0, target: None, horizon: Some(0), removed: vec![], seeds }];
+    let (_root, database) = database(&tables, &tasks);
+    let rows = |tables: &[&str], options: SamplerConfig| -> Vec<(i32, i64, i64)> {
+        let tables = tables.iter().map(|&table| table.to_owned()).collect();
+        let config = SamplerConfig { tasks: vec![], tables, shuffle: false, batch_size: 500, ..options };
+        let batch = batch(&database, config, 0);
+        assert!(batch.target_cell.iter().all(|&cell| cell == -1) && batch.target_is_null.iter().all(|&is| is));
+        assert!(!batch.cell_is_target.contains(&true));
+        let seeds = batch.seed_task.iter().zip(&batch.seed_index).zip(&batch.seed_time).zip(&batch.seed_is_padding);
+        let real = seeds.filter(|&(_, &is_padding)| !is_padding);
+        real.map(|(((&task, &index), &time), _)| (task, index, time)).collect()
+    };
+    let all = rows(&["customers", "orders"], config());
+    // a row without a time is asked at the end of time, one whose time is null not at all
+    assert_eq!(all[..3], [(1, 0, i64::MAX), (1, 1, i64::MAX), (1, 2, i64::MAX)]);
+    let expected: Vec<_> = (0..400).filter(|&n| n != 7).map(|n| (2, n, n)).collect();
+    assert_eq!(all[3..], expected);
+    let cut = rows(&["orders"], SamplerConfig { database_cutoff: Some(20), ..config() });
+    assert_eq!(cut.len(), 20);
+    let of_split = |split| rows(&["orders"], SamplerConfig { split, ..config() });
+    let (train, val, test) = (of_split(Split::Train), of_split(Split::Val), of_split(Split::Test));
+    assert!((290..350).contains(&train.len()) && val.len() > 15 && test.len() > 15);
+    let mut whole = [train, val, test].concat();
+    whole.sort_unstable();
+    assert_eq!(whole, expected);
+    // the context starts at the row, sees nothing later, no label, and has one masked cell there
+    let table = |mask_rate| SamplerConfig {
+        tasks: vec![],
+        tables: vec!["orders".into()],
+        mask_rate: MaskRate::Every(mask_rate),
+        seq_len: 1024,
+        num_neighbors: 500.into(),
+        ..config()
+    };
+    let contexts = batch(&database, table(1e-9), 0);
+    for context in 0..40 {
+        let (cells, rows) = (contexts.shape.cells, contexts.shape.rows);
+        let tables = &contexts.row_table[context * rows..(context + 1) * rows];
+        assert_eq!(tables[0], 1);
+        assert!(tables.iter().all(|&table| table < 2));
+        let orders = tables.iter().filter(|&&table| table == 1).count() as i64;
+        let time = contexts.seed_time[context];
+        assert_eq!(orders, time + i64::from(time < 7));
+        let masked: Vec<usize> = (0..cells).filter(|&at| contexts.cell_is_masked[context * cells + at]).collect();
+        assert_eq!(masked, [0]);
+    }
+    assert!(!batch(&database, table(0.0), 0).cell_is_masked.contains(&true));
+    let sampler = Sampler::new(&database, SamplerConfig { split: Split::All, ..table(1.0) }).unwrap();
+    let explained = sampler.explain_seed("orders", 9).unwrap();
+    assert_eq!((explained.entity_row, explained.target_column.as_ref()), (9, None));
+    assert!(explained.rows[0].cells[0].is_masked && explained.render().contains("(masked)"));
+    assert!(sampler.explain_seed("orders", 7).unwrap_err().to_string().contains("row 7: its time is null"));
+    assert!(sampler.explain_seed("orders", 400).is_err() && sampler.explain_seed("t", 0).is_err());
+    let unknown = SamplerConfig { tables: vec!["order".into()], ..config() };
+    let Err(error) = Sampler::new(&database, unknown) else { panic!("there is no such table") };
+    assert!(error.to_string().contains("did you mean `orders`"), "{error}");
+}
+
+#[test]
+fn weights_hold_for_any_number_of_processes() {
+    let (_root, database) = orders();
+    let config = |batch_size, rank, world_size| SamplerConfig {
+        tables: vec!["customers".into(), "orders".into()],
+        task_weights: Some(Weights(vec![1.0, 1.0, 2.0])),
+        shuffle: true,
+        batch_size,
+        rank,
+        world_size,
+        seq_len: 8,
+        ..config()
+    };
+    let sampler = |size, rank, world| Sampler::new(&database, config(size, rank, world)).unwrap();
+    let seeds = |sampler: &Sampler, step| {
+        let batch = sampler.batch(step).unwrap();
+        batch.seed_task.into_iter().zip(batch.seed_index).collect::<Vec<_>>()
+    };
+    let whole = sampler(1024, 0, 1);
+    let all: Vec<(i32, i64)> = (0..4).flat_map(|step| seeds(&whole, step)).collect();
+    let count = |task| all.iter().filter(|seed| seed.0 == task).count();
+    assert_eq!([count(0), count(1), count(2)], [1024, 1024, 2048]);
+    for batch in all.chunks(64) {
+        let orders = batch.iter().filter(|seed| seed.0 == 2).count();
+        assert!((14..50).contains(&orders), "{orders} of 64");
+    }
+    let ranks = [sampler(32, 0, 2), sampler(32, 1, 2)];
+    let shared: Vec<(i32, i64)> =
+        (0..64).flat_map(|step| [seeds(&ranks[0], step), seeds(&ranks[1], step)].concat()).collect();
+    assert_eq!(shared, all);
+    let tiny = SamplerConfig { task_weights: Some(Weights(vec![1e-9, 1.0, 1.0])), ..config(4, 0, 1) };
+    let Err(error) = Sampler::new(&database, tiny) else { panic!("no share for `t`") };
+    assert!(error.to_string().contains("share of `t` is too small"), "{error}");
 }

@@ -84,13 +84,15 @@ def context_html(context: Mapping[str, Any]) -> str:
 def _heading(context: Mapping[str, Any]) -> str:
     moment = context["seed_time"] or "the end of time"
     entity = f"{context['entity_table']} {_value(context['entity'])}"
-    return f"{context['task']}: {context['target_column']} of {entity} at {moment} ({context['split']})"
+    asked = "" if context["target_column"] is None else f"{context['target_column']} of "
+    return f"{context['task']}: {asked}{entity} at {moment} ({context['split']})"
 
 
 def _footing(context: Mapping[str, Any]) -> str:
     counts = context["counts"]
+    label = "" if context["target_column"] is None else f"label: {_value(context['label'])} (in no cell) - "
     return (
-        f"label: {_value(context['label'])} (in no cell) - {counts['rows']} rows, {counts['cells']} of "
+        f"{label}{counts['rows']} rows, {counts['cells']} of "
         f"{counts['seq_len']} cells - grey: linked rows that the seed does not see, and why"
     )
 
@@ -105,9 +107,10 @@ def _boxes(context: Mapping[str, Any]) -> list[_Box]:
         title = f"example: {title}" if row["kind"] == "example" else title
         lines = [(f"at {row['time']}", "note")] if row["time"] else []
         for cell in row["cells"]:
-            kind = "masked" if cell["is_target"] else "null" if cell["value"] is None else ""
+            kind = "masked" if cell["is_target"] or cell["is_masked"] else "null" if cell["value"] is None else ""
             is_bare = cell["stype"] == "identifier" and cell["value"] is True
             value = "??? (masked)" if cell["is_target"] else "(present)" if is_bare else _value(cell["value"])
+            value += " (masked)" if cell["is_masked"] else ""
             lines.append((f"{cell['column']} = {value}", kind))
         if row["has_hidden_target"]:
             lines.append(("its target is hidden", "note"))

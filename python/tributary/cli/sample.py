@@ -15,13 +15,15 @@ _MAX_TEXT = 60
 
 def sample(
     database: Annotated[Path, typer.Argument(metavar="DB", help="A processed database.")],
-    task: Annotated[str, typer.Option(help="The task whose seed is shown.")],
-    seed_index: Annotated[int, typer.Option(min=0, help="Position among all seeds of the task.")] = 0,
+    task: Annotated[str | None, typer.Option(help="The task whose seed is shown.")] = None,
+    table: Annotated[str | None, typer.Option(help="In place of a task: the table whose row is shown.")] = None,
+    seed_index: Annotated[int, typer.Option(min=0, help="Position among all seeds of the task; row of the table.")] = 0,
     seq_len: Annotated[int, typer.Option(min=1, help="Cells of the context.")] = 256,
     num_neighbors: Annotated[int, typer.Option(min=1, help="Children kept per row and foreign key.")] = 16,
     strategy: Annotated[str, typer.Option(help="Which children are kept: uniform or recent.")] = "uniform",
     examples: Annotated[int, typer.Option(min=0, help="Labelled examples of other entities.")] = 0,
     example_choice: Annotated[str, typer.Option(help="Which examples: similar, recent or random.")] = "similar",
+    mask_rate: Annotated[float, typer.Option(help="Part of the cells that is masked, as in pretraining.")] = 0.0,
     rng_seed: Annotated[int, typer.Option(help="Other draws of the same seed.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write the context as a picture, a page of its own.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the context as a picture, SVG.")] = None,
@@ -35,6 +37,8 @@ def sample(
     from tributary.cli.console import messages, output
     from tributary.data import Database, Sampler
 
+    if (task is None) == (table is None):
+        raise typer.BadParameter("expected one of --task and --table")
     opened = Database(database)
     options: dict[str, Any] = {
         "seq_len": seq_len,
@@ -42,11 +46,12 @@ def sample(
         "strategy": strategy,
         "examples": examples,
         "example_choice": example_choice,
+        "mask_rate": mask_rate,
         "rng_seed": rng_seed,
     }
-    # in fixed order over all splits, a seed's position is its index
-    with Sampler(opened, [task], split="all", batch_size=1, shuffle=False, **options) as sampler:
-        context = sampler.explain(seed_index)
+    source = {"tasks": [task]} if task is not None else {"tables": [table]}
+    with Sampler(opened, **source, split="all", batch_size=1, shuffle=False, **options) as sampler:
+        context = sampler.explain_seed(task or table or "", seed_index)
     for path, draw in ((html, picture.context_html), (svg, picture.context_svg)):
         if path is not None:
             path.write_text(draw(context), encoding="utf-8")
@@ -62,15 +67,18 @@ def _print(console: "Console", context: dict[str, Any]) -> None:
     from rich.tree import Tree
 
     moment = context["seed_time"] or "the end of time"
+    has_target = context["target_column"] is not None
+    asked = f"{context['target_column']} ({context['target_stype']}) of " if has_target else ""
     console.print(
         Text.assemble(
             (f"{context['task']}", "bold"),
-            f": {context['target_column']} ({context['target_stype']}) of {context['entity_table']}"
-            f" {_plain(context['entity'])} at {moment}, seed {context['seed_index']} ({context['split']})",
+            f": {asked}{context['entity_table']} {_plain(context['entity'])} at {moment}, seed"
+            f" {context['seed_index']} ({context['split']})",
         ),
         soft_wrap=True,
     )
-    console.print(f"label: {_plain(context['label'])} (in no cell below)", markup=False)
+    if has_target:
+        console.print(f"label: {_plain(context['label'])} (in no cell below)", markup=False)
     if context["removed_columns"]:
         console.print(f"never shown for this task: {', '.join(context['removed_columns'])}", markup=False)
     trees: list[Tree] = []
@@ -109,6 +117,8 @@ def _row(row: dict[str, Any]) -> "Text":
             # an identifier keeps its value only through the row it names
             is_bare = cell["stype"] == "identifier" and cell["value"] is True
             text.append("(present)" if is_bare else _plain(cell["value"]), "dim" if cell["value"] is None else "")
+            if cell["is_masked"]:
+                text.append(" (masked)", "bold red")
     if row["has_hidden_target"]:
         text.append("\n  its target is hidden", "yellow")
     for hidden in row["hidden"]:

@@ -5,8 +5,9 @@ use std::path::Path;
 use crate::database::table_layout;
 use crate::error::{Error, Result};
 use crate::format::record::{ALWAYS_VISIBLE, NEVER_VISIBLE, Record, RecordLayout};
-use crate::format::{FileKind, FileReader, Key, Keys, table};
+use crate::format::{FileKind, FileReader, Keys, table};
 use crate::manifest::{KeyKind, Manifest, TableManifest};
+use crate::splits::key_text;
 
 /// The encoded table of a task's entities.
 pub(super) struct AnchorTable {
@@ -72,14 +73,5 @@ pub(super) fn observation_time(row_time: i64) -> i64 {
     match row_time {
         ALWAYS_VISIBLE | NEVER_VISIBLE => i64::MAX,
         time => time,
-    }
-}
-
-/// A key as text: integers in decimal.
-pub(super) fn key_text(key: &Key) -> String {
-    match key {
-        Key::Int(key) => key.to_string(),
-        Key::Uint(key) => key.to_string(),
-        Key::String(key) => key.clone(),
     }
 }

@@ -2,11 +2,10 @@
 
 use std::cmp::Ordering;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::error::{Result, suggestion};
 use crate::manifest::SPLITS;
 use crate::schema::{SplitTimes, TaskSchema};
+use crate::splits::hashed_split;
 
 const TRAIN: u8 = 0;
 const VAL: u8 = 1;
@@ -79,11 +78,7 @@ impl Splitter {
             Some(times) if time >= times.test_us => TEST,
             Some(times) if time >= times.val_us => VAL,
             Some(_) => TRAIN,
-            None => match split_hash(&self.task, &key()?) % 100 {
-                0..80 => TRAIN,
-                80..90 => VAL,
-                _ => TEST,
-            },
+            None => hashed_split(&self.task, &key()?),
         })
     }
 }
@@ -94,15 +89,6 @@ pub(super) fn named_split(name: Option<&str>) -> Result<u8, String> {
     SPLITS.iter().position(|split| *split == name).map(|code| code as u8).ok_or_else(|| {
         format!("unknown split `{name}`{}; the splits are train, val and test", suggestion(name, SPLITS))
     })
-}
-
-/// xxh3-64 of the task's name, a zero byte and the key as text (integers in decimal).
-fn split_hash(task: &str, key: &str) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(task.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(key.as_bytes());
-    hasher.digest()
 }
 
 #[cfg(test)]
@@ -127,15 +113,10 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_the_named_one_and_shares_eighty_ten_ten() {
-        assert_eq!(split_hash("churn", "42"), xxhash_rust::xxh3::xxh3_64(b"churn\x0042"));
+    fn without_times_the_key_alone_decides() {
         let hashed = splitter(None);
-        let mut counts = [0; 3];
-        for key in 0..10_000 {
-            counts[usize::from(split(&hashed, 0, &key.to_string()))] += 1;
-        }
-        assert!((7800..8200).contains(&counts[0]) && (850..1150).contains(&counts[1]), "{counts:?}");
         assert_eq!(split(&hashed, 5, "7"), split(&hashed, 900, "7"));
+        assert_eq!(split(&hashed, 5, "42"), hashed_split("churn", "42"));
     }
 
     #[test]

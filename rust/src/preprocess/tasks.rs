@@ -9,7 +9,7 @@ use std::path::Path;
 use hashbrown::HashMap;
 use serde::Serialize;
 
-use super::anchors::{AnchorTable, key_text, observation_time};
+use super::anchors::{AnchorTable, observation_time};
 use super::decode::NO_TIME;
 use super::labels::Labels;
 use super::preview::Labels as LabelPreview;
@@ -25,6 +25,7 @@ use crate::format::{FileKind, FileReader};
 use crate::ids::{ColumnId, RowId, TaskId};
 use crate::manifest::{LabelStatistics, Manifest, Preview, SPLITS, SplitCounts, TableManifest, TaskKind, TaskManifest};
 use crate::schema::{Schema, TaskSchema, file_stem};
+use crate::splits::key_text;
 use crate::stype::Stype;
 use crate::timestamp;
 

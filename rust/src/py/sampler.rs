@@ -15,7 +15,7 @@ use super::detach;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::prefetch::Next;
-use crate::sampler::{Array, Batch, MaskRate, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig, Share};
+use crate::sampler::{Array, Batch, MaskRate, NumNeighbors, PerHop, Questions, Sampler, SamplerConfig, Share, Weights};
 
 /// How long a wait lasts before signals are looked at.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -28,7 +28,7 @@ pub(super) struct PySampler(Sampler);
 impl PySampler {
     #[new]
     #[pyo3(signature = (
-        database, tasks, *, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
+        database, tasks, *, tables=vec![], task_weights=None, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
         num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
         strict_time=false, database_cutoff=None, lookback=None, history=true, mask_rate=None, mask_columns=0.0,
         walk_features=0, num_links=0, examples=0, example_choice="similar", example_share=0.5, example_walks=128,
@@ -40,6 +40,8 @@ impl PySampler {
         py: Python<'_>,
         database: PyRef<'_, PyDatabase>,
         tasks: Vec<String>,
+        tables: Vec<String>,
+        task_weights: Option<Vec<f64>>,
         split: &str,
         seeds: Option<(PyReadonlyArray1<'_, i64>, Option<PyReadonlyArray1<'_, i64>>)>,
         batch_size: i64,
@@ -74,6 +76,8 @@ impl PySampler {
         let config = SamplerConfig {
             seeds: seeds.map(|(rows, times)| questions(&database, &tasks, &rows, times.as_ref())).transpose()?,
             tasks,
+            tables,
+            task_weights: task_weights.map(Weights),
             split: split.parse()?,
             batch_size: count("batch_size", batch_size)?,
             seq_len: count("seq_len", seq_len)?,
@@ -165,6 +169,13 @@ impl PySampler {
     fn explain(&self, py: Python<'_>, position: i64) -> PyResult<String> {
         let position = count("position", position)?;
         let explanation = detach(py, || self.0.explain(position))?;
+        to_json(&explanation)
+    }
+
+    /// The context of a seed of a task, or of a row of a table, decoded, as JSON.
+    fn explain_seed(&self, py: Python<'_>, source: &str, index: i64) -> PyResult<String> {
+        let index = count("index", index)?;
+        let explanation = detach(py, || self.0.explain_seed(source, index))?;
         to_json(&explanation)
     }
 }

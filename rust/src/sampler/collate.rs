@@ -432,6 +432,11 @@ impl Cells<'_> {
         self.is_null[at] = true;
     }
 
+    /// Says that there is no target: nothing is asked of the seed.
+    pub fn ask_nothing(&mut self) {
+        self.has_target = true;
+    }
+
     /// The target; answers its position.
     pub fn target(&mut self, column: i32, stype: Stype) -> usize {
         let at = self.push(column, stype);

@@ -159,6 +159,10 @@ impl From<usize> for NumNeighbors {
     }
 }
 
+/// Shares of tasks and tables in a stream of seeds, in any unit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Weights(pub Vec<f64>);
+
 /// How often cells are masked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -210,6 +214,10 @@ fn check_probability(name: &str, found: f64) -> Result<()> {
 pub struct SamplerConfig {
     /// Names of the tasks; their seeds follow each other in this order.
     pub tasks: Vec<String>,
+    /// Names of tables whose rows are seeds without a target; they follow the tasks.
+    pub tables: Vec<String>,
+    /// Shares of the tasks, then of the tables, in the stream of seeds; `None`: as many as each has seeds.
+    pub task_weights: Option<Weights>,
     /// Which seeds.
     pub split: Split,
     /// Seeds of the caller's own, without labels, in place of those of a split.
@@ -274,6 +282,8 @@ impl Default for SamplerConfig {
     fn default() -> Self {
         Self {
             tasks: vec![],
+            tables: vec![],
+            task_weights: None,
             split: Split::Train,
             seeds: None,
             batch_size: 32,
@@ -335,16 +345,7 @@ impl SamplerConfig {
                 Err(Error::Argument(format!("{name} must be between 1 and {max}, found {found}")))
             }
         };
-        if self.tasks.is_empty() {
-            return Err(Error::Argument("tasks must name at least one task".into()));
-        }
-        if let Some(twice) = self.tasks.iter().enumerate().find(|(idx, task)| self.tasks[..*idx].contains(task)) {
-            return Err(Error::Argument(format!("task `{}` is named twice", twice.1)));
-        }
-        if self.seeds.is_some() && self.tasks.len() > 1 {
-            let tasks = self.tasks.join(", ");
-            return Err(Error::Argument(format!("seeds of your own are asked of one task, found {tasks}")));
-        }
+        self.check_sources()?;
         if let Some(lookback) = self.lookback.filter(|&lookback| lookback < 0) {
             return Err(Error::Argument(format!("lookback must be at least 0 microseconds, found {lookback}")));
         }
@@ -393,6 +394,45 @@ impl SamplerConfig {
         Ok(())
     }
 
+    /// Checks where seeds come from.
+    fn check_sources(&self) -> Result<()> {
+        if self.tasks.is_empty() && self.tables.is_empty() {
+            return Err(Error::Argument("tasks must name at least one task, or tables one table".into()));
+        }
+        for (kind, names) in [("task", &self.tasks), ("table", &self.tables)] {
+            if let Some((_, twice)) = names.iter().enumerate().find(|(idx, name)| names[..*idx].contains(name)) {
+                return Err(Error::Argument(format!("{kind} `{twice}` is named twice")));
+            }
+        }
+        if self.seeds.is_some() && (self.tasks.len() > 1 || !self.tables.is_empty()) {
+            let names: Vec<&str> = self.sources().collect();
+            let names = names.join(", ");
+            return Err(Error::Argument(format!("seeds of your own are asked of one task, found {names}")));
+        }
+        let Some(Weights(weights)) = &self.task_weights else { return Ok(()) };
+        let sources = self.sources().count();
+        if weights.len() != sources {
+            return Err(Error::Argument(format!(
+                "task_weights: one number per task and table expected, that is {sources}, found {}",
+                weights.len()
+            )));
+        }
+        if let Some((name, weight)) =
+            self.sources().zip(weights).find(|(_, weight)| !weight.is_finite() || **weight <= 0.0)
+        {
+            return Err(Error::Argument(format!("task_weights: `{name}` needs a positive number, found {weight}")));
+        }
+        if !self.shuffle {
+            return Err(Error::Argument("task_weights need shuffle: a fixed order has every seed once".into()));
+        }
+        Ok(())
+    }
+
+    /// Tasks, then tables: what seeds come from, in order.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().chain(&self.tables).map(String::as_str)
+    }
+
     /// The options that decide what a context holds and in which order contexts come: all but the sharing of the work.
     pub fn identity(&self) -> Value {
         let mut options = serde_json::to_value(self).unwrap_or_default();
@@ -437,6 +477,10 @@ mod tests {
         for (broken, name) in [
             (SamplerConfig { tasks: vec![], ..config() }, "tasks"),
             (SamplerConfig { tasks: vec!["t".into(), "t".into()], ..config() }, "twice"),
+            (SamplerConfig { tables: vec!["a".into(), "a".into()], ..config() }, "table `a` is named twice"),
+            (SamplerConfig { task_weights: Some(Weights(vec![1.0, 2.0])), ..config() }, "that is 1, found 2"),
+            (SamplerConfig { task_weights: Some(Weights(vec![0.0])), ..config() }, "`t` needs a positive number"),
+            (SamplerConfig { task_weights: Some(Weights(vec![1.0])), shuffle: false, ..config() }, "shuffle"),
             (SamplerConfig { lookback: Some(-1), ..config() }, "lookback"),
             (SamplerConfig { num_neighbors: NumNeighbors::Every(PerHop::Each(vec![])), ..config() }, "num_neighbors"),
             (SamplerConfig { batch_size: 0, ..config() }, "batch_size"),

@@ -12,6 +12,7 @@ use super::finishing::{Finished, Finishing};
 use super::frontier::{Frontier, Via, Visit};
 use super::lead_in::LeadIn;
 use super::links::close_gaps;
+use super::members::own_time;
 use super::plan::{Quotas, TaskPlan};
 use super::rng::{Domain, Rng, hash};
 use super::seeds::Seed;
@@ -27,6 +28,20 @@ const ROWS_PER_STEP: usize = 16;
 const LAST_SPLIT: u8 = 2;
 /// The row of a seed of the caller's own in its task's table, where no seed has its number.
 const NO_SEED: u32 = u32::MAX;
+
+/// The seeds of what is no task.
+static NO_SEEDS: TaskView<'static> = TaskView {
+    rows: &[],
+    times: &[],
+    splits: &[],
+    values: &[],
+    vocab: &[],
+    is_null: &[],
+    indptr: &[],
+    indices: &[],
+    index_times: &[],
+    label_times: &[],
+};
 
 /// What one context came to.
 #[derive(Clone, Copy, Debug)]
@@ -76,9 +91,12 @@ impl<'a> Asked<'a> {
     /// If the sampler has no plan for the seed's task.
     pub fn new(view: &'a View<'a>, plans: &'a [Option<TaskPlan>], config: &SamplerConfig, seed: Seed) -> Self {
         let plan = plans[seed.task.idx()].as_ref().expect("seeds come from the tasks of the sampler");
-        let seeds = &view.tasks[seed.task.idx()];
+        let seeds = view.tasks.get(seed.task.idx()).unwrap_or(&NO_SEEDS);
         let index = config.seeds.is_none().then_some(seed.index as usize);
-        let (row, time, split) = if let Some(questions) = &config.seeds {
+        let (row, time, split) = if plan.is_row {
+            let time = view.tables[plan.anchor_table as usize].record(RowId(seed.index)).time();
+            (seed.index, own_time(time), LAST_SPLIT)
+        } else if let Some(questions) = &config.seeds {
             let (row, time) = questions.get(seed.index);
             (row, time, LAST_SPLIT)
         } else {
@@ -102,6 +120,7 @@ impl<'a> Asked<'a> {
     /// The table and the row that the walk starts at.
     fn start(&self) -> (u32, u32) {
         match (self.plan.target, self.index) {
+            _ if self.plan.is_row => (self.plan.anchor_table, self.row),
             (Some(_), _) => (self.plan.anchor_table, self.row),
             (None, Some(index)) => (self.plan.table, index as u32),
             (None, None) => (self.plan.table, NO_SEED),
@@ -184,6 +203,9 @@ impl<'a> Walker<'a> {
         let mut lead_in = next.and_then(|next| self.lead_in(next));
         let (table, row) = asked.start();
         self.find(Visit { table, row, hop: 0, from: 0, via: Via::Seed });
+        if asked.plan.is_row {
+            canvas.cells.ask_nothing();
+        }
         let max_rows = self.config.rows();
         let (whole, mut asked) = (asked, asked);
         let mut visited = 0;
@@ -209,7 +231,7 @@ impl<'a> Walker<'a> {
             drop_unvisited(canvas, visited);
         }
         canvas.cells.finish();
-        self.finishing.run(Finished { state, rows: visited, is_row_seed: false }, canvas);
+        self.finishing.run(Finished { state, rows: visited, is_row_seed: asked.plan.is_row }, canvas);
         Walked { rows: visited, cells: canvas.cells.len() }
     }
 
@@ -350,6 +372,9 @@ fn write_seed(asked: &Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
     *canvas.seed_row = i64::from(asked.row);
     *canvas.seed_time = asked.time;
     *canvas.seed_is_padding = false;
+    if asked.plan.is_row {
+        return;
+    }
     if let Some(index) = asked.index.filter(|&index| asked.seeds.is_null[index] == 0) {
         *canvas.target_is_null = false;
         *canvas.target_value = asked.seeds.values[index];

@@ -158,7 +158,7 @@ impl<'a> Examples<'a> {
     /// Chooses seeds of the task; rows that `is_found` are in the context already.
     fn choose(&mut self, asked: Asked<'a>, is_found: &impl Fn(u32, u32) -> bool) {
         self.chosen.clear();
-        if asked.plan.target.is_some_and(|target| target.is_removed) {
+        if asked.plan.is_row || asked.plan.target.is_some_and(|target| target.is_removed) {
             return;
         }
         let mut rng = Rng::new(self.state);

@@ -16,10 +16,10 @@ use super::temporal::END_OF_TIME;
 use super::{Core, Sampler};
 use crate::database::{Database, View};
 use crate::error::{Error, Result};
-use crate::format::record::{Cell, CellEncoding};
-use crate::ids::{RowId, TableId};
+use crate::format::record::{Cell, CellEncoding, NEVER_VISIBLE};
+use crate::ids::{RowId, TableId, TaskId};
 use crate::inspect::{cell_value, key_json};
-use crate::manifest::{ColumnManifest, ColumnStatistics, Manifest, TaskManifest};
+use crate::manifest::{ColumnManifest, ColumnStatistics, Manifest, TableManifest, TaskManifest};
 use crate::stype::Stype;
 use crate::timestamp;
 
@@ -29,13 +29,13 @@ const EXAMPLES: usize = 3;
 /// A context, decoded.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// The task's name.
+    /// The task's name; that of the table for a seed that is a row of one.
     pub task: String,
-    /// Position among all seeds of the task.
+    /// Position among all seeds of the task; the row of a table.
     pub seed_index: u32,
     /// The epoch whose draws are shown.
     pub epoch: u64,
-    /// The seed's split; `asked` for seeds of the caller's own.
+    /// The seed's split; `asked` for seeds of the caller's own, `row` for rows of a table.
     pub split: &'static str,
     /// The seed's time, or `None` at the end of time.
     pub seed_time: Option<String>,
@@ -45,10 +45,10 @@ pub struct Explanation {
     pub entity_row: u32,
     /// The entity's primary key.
     pub entity: Value,
-    /// The column asked for.
-    pub target_column: String,
+    /// The column asked for, if one is.
+    pub target_column: Option<String>,
     /// Its semantic type.
-    pub target_stype: Stype,
+    pub target_stype: Option<Stype>,
     /// The label, null where none is known. It is in no cell of the context.
     pub label: Value,
     /// Columns the task hides everywhere, as `table.column`.
@@ -160,19 +160,42 @@ impl Sampler {
         self.core.guard(|| explain(&self.core, seed))?
     }
 
-    /// The context of a seed given by its task and its position among all seeds of the task, decoded.
+    /// The context of a seed given by its task and its position among all seeds of the task, or by its table and row,
+    /// decoded.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the sampler does not have the task or the task no such seed.
-    pub fn explain_seed(&self, task: &str, index: u32) -> Result<Explanation> {
-        let found = self.core.database.manifest().task(task).filter(|task| self.core.plans[task.id.idx()].is_some());
-        let task = found.ok_or_else(|| Error::Argument(format!("the sampler has no task `{task}`")))?;
+    /// [`Error::Argument`] when the sampler does not have the task or table, or it has no such seed.
+    pub fn explain_seed(&self, source: &str, index: u32) -> Result<Explanation> {
+        if !self.core.config.tasks.iter().any(|task| task == source) {
+            return self.explain_row(source, index);
+        }
+        let found = self.core.database.manifest().task(source);
+        let task = found.ok_or_else(|| Error::Argument(format!("the sampler has no task `{source}`")))?;
         let seeds = self.core.config.seeds.as_ref().map_or(task.num_seeds, |seeds| seeds.len() as u32);
         if index >= seeds {
             let name = &task.name;
             return Err(Error::Argument(format!("task `{name}` has {seeds} seeds, seed {index} was asked for")));
         }
         self.core.guard(|| explain(&self.core, Seed { task: task.id, index, epoch: 0 }))?
+    }
+
+    fn explain_row(&self, name: &str, row: u32) -> Result<Explanation> {
+        let manifest = self.core.database.manifest();
+        let is_asked = |table: &&TableManifest| table.name == name && self.core.config.tables.contains(&table.name);
+        let table = manifest.tables.iter().find(is_asked);
+        let table = table.ok_or_else(|| Error::Argument(format!("the sampler has no task and no table `{name}`")))?;
+        let rows = table.num_rows;
+        if row >= rows {
+            return Err(Error::Argument(format!("table `{name}` has {rows} rows, row {row} was asked for")));
+        }
+        self.core.guard(|| {
+            if self.core.database.table(table.id).record(RowId(row)).time() == NEVER_VISIBLE {
+                let message = format!("table `{name}`, row {row}: its time is null, so it is no seed");
+                return Err(Error::Argument(message));
+            }
+            let task = TaskId(manifest.tasks.len() as u32 + table.id.0);
+            explain(&self.core, Seed { task, index: row, epoch: 0 })
+        })?
     }
 }
 
@@ -182,10 +205,12 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
     let mut batch = Batch::with_capacity(Shape { contexts: 1, ..core.shape })?;
     let walked = core.guard(|| walker.walk(seed, None, &mut batch.push()))?;
     let manifest = core.database.manifest();
-    let task = &manifest.tasks[seed.task.idx()];
+    let task = manifest.tasks.get(seed.task.idx());
     let plan = core.plans[seed.task.idx()].as_ref().ok_or_else(|| core.damaged())?;
     let asked = Asked::new(&view, &core.plans, &core.config, seed);
+    let anchor = &manifest.tables[plan.anchor_table as usize];
     let split = match asked.index {
+        _ if plan.is_row => Some("row"),
         Some(index) => ["train", "val", "test"].get(asked.seeds.splits[index] as usize).copied(),
         None => Some("asked"),
     };
@@ -196,7 +221,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         config: &core.config,
         task,
         plan,
-        target: target_description(task),
+        target: task.map(target_description),
         asked,
         walker: &walker,
         visited: walked.rows,
@@ -218,18 +243,22 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         hidden_targets: rows.iter().filter(|row| row.has_hidden_target).count(),
     };
     Ok(Explanation {
-        task: task.name.clone(),
+        task: task.map_or_else(|| anchor.name.clone(), |task| task.name.clone()),
         seed_index: seed.index,
         epoch: seed.epoch,
         split: split.ok_or_else(|| core.damaged())?,
         seed_time: (asked.time != END_OF_TIME).then(|| timestamp::format(asked.time)),
-        entity_table: manifest.tables[task.anchor_table.idx()].name.clone(),
+        entity_table: anchor.name.clone(),
         entity_row: asked.row,
-        entity: key_json(core.database.key(task.anchor_table, RowId(asked.row))?.as_ref()),
-        target_column: task.target_column.clone(),
-        target_stype: task.target_stype,
-        label: asked.index.map_or(Ok(Value::Null), |index| reader.label(index))?,
-        removed_columns: task.remove_columns.iter().map(|id| reader.column_name(id.0)).collect(),
+        entity: key_json(core.database.key(anchor.id, RowId(asked.row))?.as_ref()),
+        target_column: task.map(|task| task.target_column.clone()),
+        target_stype: task.map(|task| task.target_stype),
+        label: asked.index.filter(|_| !plan.is_row).map_or(Ok(Value::Null), |index| reader.label(index))?,
+        removed_columns: task
+            .into_iter()
+            .flat_map(|task| &task.remove_columns)
+            .map(|id| reader.column_name(id.0))
+            .collect(),
         rows,
         counts,
     })
@@ -288,9 +317,10 @@ struct Reader<'a> {
     manifest: &'a Manifest,
     view: &'a View<'a>,
     config: &'a SamplerConfig,
-    task: &'a TaskManifest,
+    /// None for a row of a table.
+    task: Option<&'a TaskManifest>,
     plan: &'a TaskPlan,
-    target: ColumnManifest,
+    target: Option<ColumnManifest>,
     asked: Asked<'a>,
     walker: &'a Walker<'a>,
     visited: usize,
@@ -353,7 +383,8 @@ impl Reader<'_> {
     }
 
     fn table_name(&self, table: u32) -> &str {
-        self.manifest.tables.get(table as usize).map_or(&self.task.name, |table| &table.name)
+        let of_task = || self.task.map_or("", |task| &task.name);
+        self.manifest.tables.get(table as usize).map_or_else(of_task, |table| &table.name)
     }
 
     /// `table.column` of a foreign key.
@@ -370,7 +401,7 @@ impl Reader<'_> {
     fn time(&self, table: u32, row: u32) -> i64 {
         match self.view.tables.get(table as usize) {
             Some(table) => table.record(RowId(row)).time(),
-            None => self.view.tasks[self.task.id.idx()].times[row as usize],
+            None => self.asked.seeds.times[row as usize],
         }
     }
 
@@ -383,7 +414,7 @@ impl Reader<'_> {
     }
 
     fn seeds_of(&self, row: u32) -> &[u32] {
-        let seeds = &self.view.tasks[self.task.id.idx()];
+        let seeds = self.asked.seeds;
         &seeds.indices[seeds.indptr[row as usize] as usize..seeds.indptr[row as usize + 1] as usize]
     }
 
@@ -446,11 +477,9 @@ impl Reader<'_> {
 
     /// The label of a seed in the user's units.
     fn label(&self, seed: usize) -> Result<Value> {
-        let seeds = &self.view.tasks[self.task.id.idx()];
-        if seeds.is_null[seed] != 0 {
-            return Ok(Value::Null);
-        }
-        let cell = match self.task.target_stype {
+        let seeds = self.asked.seeds;
+        let Some(target) = self.target.as_ref().filter(|_| seeds.is_null[seed] == 0) else { return Ok(Value::Null) };
+        let cell = match target.stype {
             Stype::Identifier => Cell::Identifier,
             Stype::Numerical => Cell::Numerical(seeds.values[seed]),
             Stype::Timestamp => Cell::Timestamp(seeds.label_times[seed]),
@@ -458,7 +487,7 @@ impl Reader<'_> {
             Stype::Categorical => Cell::Categorical(seeds.vocab[seed]),
             Stype::Text => Cell::Text(seeds.vocab[seed]),
         };
-        cell_value(self.database, &self.target, Some(cell))
+        cell_value(self.database, target, Some(cell))
     }
 
     fn cell(&self, column: i32, is_target: bool, row: &ExplainedRow, visit: &Visit) -> Result<ExplainedCell> {
@@ -486,13 +515,14 @@ impl Reader<'_> {
     fn seed_cell(&self, column: i32, is_target: bool, visit: &Visit) -> Result<ExplainedCell> {
         if column == self.plan.target_column {
             let value = if is_target { Value::Null } else { self.label(visit.row as usize)? };
-            let stype = self.task.target_stype;
-            let column = self.target.name.clone();
+            let target = self.target.as_ref();
+            let stype = target.map_or(Stype::Identifier, |target| target.stype);
+            let column = target.map(|target| target.name.clone()).unwrap_or_default();
             return Ok(ExplainedCell { column, stype, value, is_target, is_masked: false });
         }
         let time = if visit.via == Via::Seed { self.asked.time } else { self.asked.seeds.times[visit.row as usize] };
         Ok(ExplainedCell {
-            column: self.task.observation_time_column.clone().unwrap_or_default(),
+            column: self.task.and_then(|task| task.observation_time_column.clone()).unwrap_or_default(),
             stype: Stype::Timestamp,
             value: time_text(time).map_or(Value::Null, Value::String),
             is_target,
@@ -508,12 +538,12 @@ impl Explanation {
 
         let mut text = String::new();
         let time = self.seed_time.as_deref().unwrap_or("the end of time");
-        let _ = writeln!(
-            text,
-            "{} of {} {} at {time} ({} seed {})",
-            self.target_column, self.entity_table, self.entity, self.split, self.seed_index
-        );
-        let _ = writeln!(text, "label: {}   (in no cell below)", self.label);
+        let asked = self.target_column.as_ref().map_or_else(String::new, |column| format!("{column} of "));
+        let (table, entity, split, index) = (&self.entity_table, &self.entity, self.split, self.seed_index);
+        let _ = writeln!(text, "{asked}{table} {entity} at {time} ({split} seed {index})");
+        if self.target_column.is_some() {
+            let _ = writeln!(text, "label: {}   (in no cell below)", self.label);
+        }
         if !self.removed_columns.is_empty() {
             let _ = writeln!(text, "never shown for this task: {}", self.removed_columns.join(", "));
         }

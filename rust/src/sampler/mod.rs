@@ -17,6 +17,7 @@ mod frontier;
 mod lead_in;
 mod links;
 mod masks;
+mod members;
 mod plan;
 mod questions;
 mod rng;
@@ -29,7 +30,9 @@ mod walk_features;
 use std::sync::Arc;
 
 pub use collate::{Array, Batch, Shape};
-pub use config::{ExampleChoice, Identifiers, MaskRate, NumNeighbors, PerHop, SamplerConfig, Share, Split, Strategy};
+pub use config::{
+    ExampleChoice, Identifiers, MaskRate, NumNeighbors, PerHop, SamplerConfig, Share, Split, Strategy, Weights,
+};
 pub use explain::{Counts, ExplainedCell, ExplainedRow, Explanation, HiddenRow, HiddenRows};
 pub use fields::{Axis, BATCH_FIELDS, Dtype, Field};
 pub use questions::Questions;
@@ -123,7 +126,7 @@ impl Core {
 }
 
 impl Sampler {
-    /// A sampler of the tasks of `config`.
+    /// A sampler of the tasks and tables of `config`.
     ///
     /// # Errors
     /// [`Error::Argument`] when an option is out of range, a task is unknown or there are no seeds.
@@ -131,11 +134,7 @@ impl Sampler {
         config.check()?;
         let manifest = database.manifest();
         let order = SeedOrder::new(database, &config)?;
-        let plans = manifest
-            .tasks
-            .iter()
-            .map(|task| config.tasks.contains(&task.name).then(|| TaskPlan::new(manifest, task, &config)).transpose())
-            .collect::<Result<_>>()?;
+        let plans = plan::plans(manifest, &config)?;
         let shape = Shape {
             contexts: config.batch_size,
             cells: config.seq_len,

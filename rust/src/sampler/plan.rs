@@ -5,6 +5,7 @@ use crate::bitmap;
 use crate::database::table_layout;
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::CellPlace;
+use crate::ids::ColumnId;
 use crate::manifest::{ColumnManifest, Manifest, TableManifest, TaskKind, TaskManifest};
 use crate::stype::Stype;
 
@@ -138,6 +139,8 @@ pub struct TaskPlan {
     pub id: u32,
     /// The table of its own seeds, one past the tables of the database and of earlier tasks (kind table).
     pub table: u32,
+    /// Its seeds are the rows of the anchor table, and nothing is asked of them.
+    pub is_row: bool,
     /// The link from a seed to its entity.
     pub key: u32,
     /// The table of the entities.
@@ -179,11 +182,12 @@ impl TaskPlan {
         };
         let table_plan = |table: &TableManifest| {
             let target = target.filter(|_| table.id == task.anchor_table).map(|target| target.position);
-            TablePlan::new(manifest, table, task, target, config)
+            TablePlan::new(manifest, table, &task.remove_columns, target, config)
         };
         Ok(Self {
             id: task.id.0,
             table: task.table_id.0,
+            is_row: false,
             key: task.foreign_key_id.map_or(u32::MAX, |key| key.0),
             anchor_table: task.anchor_table.0,
             target_column: task.target_column_id.0 as i32,
@@ -195,6 +199,40 @@ impl TaskPlan {
             tables: manifest.tables.iter().map(table_plan).collect(),
         })
     }
+
+    /// The rows of a table as seeds, without a target.
+    fn of_table(manifest: &Manifest, table: &TableManifest, config: &SamplerConfig) -> Self {
+        Self {
+            id: manifest.tasks.len() as u32 + table.id.0,
+            table: u32::MAX,
+            is_row: true,
+            key: u32::MAX,
+            anchor_table: table.id.0,
+            target_column: -1,
+            target_stype: Stype::Identifier,
+            target: None,
+            time_column: None,
+            horizon: None,
+            has_history: false,
+            tables: manifest.tables.iter().map(|table| TablePlan::new(manifest, table, &[], None, config)).collect(),
+        }
+    }
+}
+
+/// The plans of a sampler by task id, those of tables as tasks after them.
+///
+/// # Errors
+/// As [`TaskPlan::new`].
+pub fn plans(manifest: &Manifest, config: &SamplerConfig) -> Result<Vec<Option<TaskPlan>>> {
+    let of_task = |task: &TaskManifest| {
+        let is_asked = config.tasks.contains(&task.name);
+        is_asked.then(|| TaskPlan::new(manifest, task, config)).transpose()
+    };
+    let of_table = |table: &TableManifest| {
+        let is_asked = config.tables.contains(&table.name);
+        Ok(is_asked.then(|| TaskPlan::of_table(manifest, table, config)))
+    };
+    manifest.tasks.iter().map(of_task).chain(manifest.tables.iter().map(of_table)).collect()
 }
 
 /// How many children are drawn, by foreign key (those of tasks included) and hop.
@@ -245,7 +283,7 @@ impl TablePlan {
     fn new(
         manifest: &Manifest,
         table: &TableManifest,
-        task: &TaskManifest,
+        removed: &[ColumnId],
         target: Option<usize>,
         config: &SamplerConfig,
     ) -> Self {
@@ -259,7 +297,7 @@ impl TablePlan {
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(column_plan).collect();
         let (mut shown, mut spare) = (vec![0; bitmap::words(columns.len())], vec![]);
         for (plan, column) in columns.iter().zip(&table.columns) {
-            if Some(plan.position) != target && task.remove_columns.contains(&column.id) {
+            if Some(plan.position) != target && removed.contains(&column.id) {
                 continue;
             }
             if config.identifiers == Identifiers::Needed && column.stype == Stype::Identifier {

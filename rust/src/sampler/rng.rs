@@ -21,6 +21,8 @@ pub enum Domain {
     Mask = 4,
     /// Which pairs of rows of a context are to be judged.
     Link = 5,
+    /// Which task has which position of a stream of several.
+    Mix = 6,
     /// The choice of the examples of a context.
     Examples = 8,
     /// One random walk in search of examples.
