@@ -50,16 +50,10 @@ impl Members {
     /// [`crate::Error::Format`] when the table's keys are damaged.
     pub fn of_table(database: &Database, table: &TableManifest, config: &SamplerConfig) -> Result<Self> {
         let rows = database.table(table.id);
-        let of_time = table.columns.iter().find(|column| Some(&column.name) == table.temporal_column.as_ref());
-        let can_lack_time = of_time.is_some_and(|column| column.statistics.nulls > 0) && !table.null_time_visible;
-        let asks_time = can_lack_time || (table.temporal_column.is_some() && config.database_cutoff.is_some());
-        if config.split == Split::All && !asks_time {
-            return Ok(Self::All(table.num_rows));
-        }
         let keys = database.table_file(table.id).keys(table.key_kind, table.num_rows as usize)?;
         let mut bits = Bits::default();
         for row in 0..table.num_rows {
-            let time = if asks_time { rows.record(RowId(row)).time() } else { ALWAYS_VISIBLE };
+            let time = rows.record(RowId(row)).time();
             let is_late = time != ALWAYS_VISIBLE && config.database_cutoff.is_some_and(|cutoff| time > cutoff);
             let mut is_member = time != NEVER_VISIBLE && !is_late;
             if is_member && config.split != Split::All {
@@ -71,7 +65,7 @@ impl Members {
             }
             bits.push(is_member);
         }
-        Ok(Self::Bits(bits))
+        Ok(if bits.len == table.num_rows { Self::All(table.num_rows) } else { Self::Bits(bits) })
     }
 }
 
