@@ -121,7 +121,7 @@ def test_a_row_is_read_within_its_reach_and_not_beyond(kind, predict):
 
 @pytest.mark.slow
 def test_every_parameter_gets_gradient(model):
-    batch = synthetic_batch(5, batch_size=8, null_cells=True, num_links=4).device_fields()
+    batch = synthetic_batch(5, batch_size=8, null_cells=True, num_links=4, mask_rate=0.5).device_fields()
     graphdef, state = model
 
     def loss(state):
