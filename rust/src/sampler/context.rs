@@ -246,7 +246,8 @@ impl<'a> Walker<'a> {
     }
 
     fn lead_in(&self, seed: Seed) -> Option<LeadIn<'a>> {
-        let plan = self.plans[seed.task.idx()].as_ref()?;
+        // a row of a table has no seed to be read first
+        let plan = self.plans[seed.task.idx()].as_ref().filter(|plan| !plan.is_row)?;
         let row = self.config.seeds.as_ref().map(|questions| questions.get(seed.index).0);
         Some(LeadIn::new(self.view, plan, seed, row))
     }
