@@ -151,19 +151,20 @@ class Mixture:
 
 def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config: RunConfig) -> Mixture:
     """The training batches of a run: a sampler per task and table, drawn from by `data.task_balance`."""
-    sources: dict[str, dict[str, Sequence[str]]] = {task["name"]: {"tasks": [task["name"]]} for task in tasks}
-    sources |= {f"rows of {table}": {"tables": [table]} for table in config.data.tables}
+    sources: dict[str, tuple[list[str], list[str]]] = {task["name"]: ([task["name"]], []) for task in tasks}
+    sources |= {f"rows of {table}": ([], [table]) for table in config.data.tables}
     samplers = {
         name: Sampler(
             database,
-            **source,
+            source_tasks,
+            tables=source_tables,
             split="train",
             batch_size=config.train.batch_size,
             shuffle=True,
             rng_seed=config.run.seed,
             **training_options(config),
         )
-        for name, source in sources.items()
+        for name, (source_tasks, source_tables) in sources.items()
     }
     shares = {name: float(sampler.num_seeds) ** config.data.task_balance for name, sampler in samplers.items()}
     return Mixture(samplers, shares)

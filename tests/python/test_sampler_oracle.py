@@ -90,10 +90,10 @@ def test_rel_f1_several_tasks(rel_f1_pair: tuple[_headwater.Database, OracleData
     _compare(*rel_f1_pair, ["driver-top3", "driver-position"], batch_size=16)
 
 
-def test_rel_f1_rows_as_seeds(rel_f1: tuple[_headwater.Database, OracleDatabase]) -> None:
+def test_rel_f1_rows_as_seeds(rel_f1_pair: tuple[_headwater.Database, OracleDatabase]) -> None:
     options: dict[str, Any] = {"tables": ["results", "drivers", "races"], "mask_rate": {"numerical": 0.2}}
-    _compare(*rel_f1, ["driver-dnf"], **options, task_weights=[2.0, 3.0, 1.0, 1.0], batch_size=16)
-    _compare(*rel_f1, [], **options, split="val", shuffle=False, num_links=4, walk_features=3)
+    _compare(*rel_f1_pair, ["driver-dnf"], **options, task_weights=[2.0, 3.0, 1.0, 1.0], batch_size=16)
+    _compare(*rel_f1_pair, [], **options, split="val", shuffle=False, num_links=4, walk_features=3)
 
 
 @pytest.mark.slow
