@@ -361,6 +361,21 @@ class RunConfig(_Section):
             raise ValueError("data.tables: rows of tables teach nothing without objective.mask_rate or data.num_links")
         return self
 
+    @model_validator(mode="after")
+    def _check_what_the_model_reads(self) -> RunConfig:
+        num_steps, num_links = self.model.positional_steps, self.data.num_links
+        if self.model.positional == "walk" and self.data.walk_features < num_steps:
+            raise ValueError(
+                f"key `data.walk_features`: model.positional: walk reads {num_steps} steps (model.positional_steps), "
+                f"expected at least as many, found {self.data.walk_features}"
+            )
+        if self.model.link_head != (num_links > 0):
+            raise ValueError(
+                "key `model.link_head`: links are judged where it is true and data.num_links is above 0, found "
+                f"{str(self.model.link_head).lower()} and data.num_links = {num_links}; set both or neither"
+            )
+        return self
+
     @classmethod
     def from_mapping(
         cls, values: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str = "config"
@@ -424,6 +439,8 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 def _explain(item: Mapping[str, Any]) -> str:
     path = [str(part) for part in item["loc"]]
+    if not path:  # sections that do not fit each other
+        return str(item["msg"]).removeprefix("Value error, ")
     name = ".".join(path)
     if item["type"] == "extra_forbidden":
         return f"unknown key `{name}`; {_suggestion(path[-1], _fields_at(path[:-1]))}"

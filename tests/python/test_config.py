@@ -42,6 +42,9 @@ def test_yaml_round_trip(tmp_path):
         (MINIMAL, ["train.steps"], "expected `section.key=value`"),
         (MINIMAL, ["train.steps=[1"], "the value is not YAML"),
         (MINIMAL, ["optimizer.learning_rate=.inf"], "learning_rate"),
+        (MINIMAL, ["model.positional=walk"], r"key `data.walk_features`: .*reads 8 steps.* found 0"),
+        (MINIMAL, ["model.link_head=true"], r"`model.link_head`: .*found true and data.num_links = 0; set both"),
+        (MINIMAL, ["data.num_links=4"], r"`model.link_head`: .*found false and data.num_links = 4; set both"),
         ([1], [], "expected a mapping"),
     ],
 )
