@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tributary.batch import Batch
     from tributary.data import Database, Sampler
     from tributary.errors import FormatError, SchemaError, TributaryError
+    from tributary.importing import import_source, import_tables
     from tributary.mixture import Mixture
     from tributary.preprocess import preprocess, verify
     from tributary.seeds import Seeds, seeds_from_keys, seeds_from_query, seeds_from_table
@@ -37,6 +38,9 @@ _HOMES = {
     "seeds_from_keys": "tributary.seeds",
     "seeds_from_query": "tributary.seeds",
     "seeds_from_table": "tributary.seeds",
+    # import
+    "import_source": "tributary.importing",
+    "import_tables": "tributary.importing",
     # preprocessing
     "preprocess": "tributary.preprocess",
     "verify": "tributary.preprocess",
@@ -56,6 +60,8 @@ __all__ = [
     "Seeds",
     "TributaryError",
     "__version__",
+    "import_source",
+    "import_tables",
     "preprocess",
     "seeds_from_keys",
     "seeds_from_query",

@@ -12,61 +12,16 @@ import yaml
 
 from tributary import Database
 from tributary.errors import SchemaError
+from tributary.importing import import_source
 from tributary.metadata import Description
 from tributary.moments import moment_us
 from tributary.preprocess import PreprocessOptions, plan, preprocess
 from tributary.preprocess.moments import Round, duration_us, interval_text, rounds
 
 DAY = 86_400_000_000
-_STYPES = {"binary_classification": "boolean", "regression": "numerical"}
 
 
 # ---- RelBench's own tasks on its own data ---------------------------------------------------------------------------
-
-
-def _stype(kind: str, is_key: bool) -> str:
-    if is_key:
-        return "identifier"
-    if kind.startswith("TIMESTAMP"):
-        return "timestamp"
-    return "text" if kind == "VARCHAR" else "numerical"
-
-
-def _described(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """A RelBench 3 folder as a description, its SQL untouched, and the manifests of its tasks."""
-    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
-    tables: dict[str, Any] = {}
-    for name, table in manifest["tables"].items():
-        columns = duckdb.sql(f"DESCRIBE SELECT * FROM '{folder}/db/{name}.parquet'").fetchall()
-        keys = {table["pkey"], *table["fkeys"]}
-        described = {
-            column: {"stype": _stype(kind, column in keys) if kind != "NULL" else "ignored"}
-            for column, kind, *_ in columns
-        }
-        for column, parent in table["fkeys"].items():
-            described[column]["foreign_key"] = f"{parent}.{manifest['tables'][parent]['pkey']}"
-        tables[name] = {
-            "file": f"db/{name}.parquet",
-            "primary_key": table["pkey"],
-            "temporal_column": table.get("time_col"),
-            "columns": described,
-        }
-    manifests = {path.parent.name: yaml.safe_load(path.read_text()) for path in folder.glob("tasks/*/manifest.yaml")}
-    tasks = {
-        name: {
-            "query": task["sql"],
-            "anchor_table": task["entity_table"],
-            "anchor_key": task["entity_col"],
-            "target_column": task["target_col"],
-            "target_stype": _STYPES[task["task_type"]],
-            "observation_time_column": task["time_col"],
-            "timedelta": task["timedelta"],
-            "num_eval_timestamps": task["num_eval_timestamps"],
-            "split": {"val": manifest["val_timestamp"], "test": manifest["test_timestamp"]},
-        }
-        for name, task in sorted(manifests.items())
-    }
-    return {"name": manifest["name"], "tables": tables, "tasks": tasks}, manifests
 
 
 @pytest.mark.parametrize("with_parameter", [False, True])
@@ -75,7 +30,8 @@ def test_relbench_labels_to_the_last_one(shared_data, tmp_path: Path, with_param
     import json
 
     folder = shared_data("rel-f1-relbench3")
-    metadata, manifests = _described(folder)
+    metadata = import_source(folder, tmp_path / "raw", threads=1).draft.metadata
+    manifests = {path.parent.name: yaml.safe_load(path.read_text()) for path in folder.glob("tasks/*/manifest.yaml")}
     if with_parameter:
         for task in metadata["tasks"].values():
             days = task["timedelta"].split()[0]
@@ -83,7 +39,9 @@ def test_relbench_labels_to_the_last_one(shared_data, tmp_path: Path, with_param
             task["query"] = filled.replace(f"INTERVAL {days} DAY", "INTERVAL '{timedelta}'")
             assert "{timedelta}" in task["query"]
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
-    outcome = preprocess(folder, tmp_path / "db", options=PreprocessOptions(metadata=tmp_path / "metadata.json"))
+    outcome = preprocess(
+        tmp_path / "raw", tmp_path / "db", options=PreprocessOptions(metadata=tmp_path / "metadata.json")
+    )
     database = Database(tmp_path / "db")
     assert sorted(manifests) == ["driver-dnf", "driver-position", "driver-top3"]
     for described in outcome.manifest.tasks:

@@ -8,6 +8,7 @@ a traceback means a fault of this program.
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from keyword import iskeyword
 
 import typer
 
@@ -19,8 +20,10 @@ _EPILOG = """
 Every verb explains itself: [cyan]tributary VERB --help[/cyan].
 """
 
-# verb -> section of the help; a verb lives in the file of its name, as the function (or group of verbs) of its name
+# verb -> section of the help; a verb lives in the file of its name, as the function (or group of verbs) of its name,
+# with a `_` behind it where Python has the word for itself
 _VERBS = {
+    "import": "Data",
     "metadata": "Data",
     "preprocess": "Data",
     "verify": "Data",
@@ -59,7 +62,7 @@ def make_app(only: str | None = None) -> typer.Typer:
     )
     app.callback()(_options)
     for verb, section in _VERBS.items():
-        name = verb.replace("-", "_")
+        name = f"{verb}_" if iskeyword(verb) else verb.replace("-", "_")
         if (only is None or verb == only) and find_spec(f"tributary.cli.{name}") is not None:
             function = getattr(import_module(f"tributary.cli.{name}"), name)
             if isinstance(function, typer.Typer):

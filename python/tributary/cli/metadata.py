@@ -68,7 +68,7 @@ def infer(
     if str(target) == "-":
         typer.echo(text, nl=False)
         return
-    _show(output(), found, why)
+    show_draft(output(), found, why)
     scratch = target.with_name(f".{target.name}.tmp")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(target)
@@ -96,7 +96,7 @@ def _ask_agent(found: "Draft", folder: Path, target: Path) -> None:
     output().print(f"{beside}: the draft with these changes; take it over if you agree", markup=False)
 
 
-def _show(console: "Console", found: "Draft", why: bool) -> None:
+def show_draft(console: "Console", found: "Draft", why: bool) -> None:
     """The choices, the questions left open, the suspects and the tasks."""
     console.print(_tables(found))
     if why:

@@ -5,10 +5,22 @@ other (`keys`, `links`, `times`, `stypes`, `leaks`, `tasks`); `draft` puts it to
 a reason and what was rejected (`proposal`). Described in `documentation/your_own_database.md`.
 """
 
+from tributary.infer.declared import Declared, DeclaredTable
 from tributary.infer.draft import Draft, draft
 from tributary.infer.leaks import Suspect, leak_suspects
 from tributary.infer.profile import Profiler
 from tributary.infer.proposal import Candidate, Proposal
 from tributary.infer.tasks import TaskDraft
 
-__all__ = ["Candidate", "Draft", "Profiler", "Proposal", "Suspect", "TaskDraft", "draft", "leak_suspects"]
+__all__ = [
+    "Candidate",
+    "Declared",
+    "DeclaredTable",
+    "Draft",
+    "Profiler",
+    "Proposal",
+    "Suspect",
+    "TaskDraft",
+    "draft",
+    "leak_suspects",
+]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tributary.infer.declared import Declared, DeclaredTable, with_columns, with_links
 from tributary.infer.files import find_tables
 from tributary.infer.keys import primary_keys
 from tributary.infer.leaks import Suspect, leak_suspects
@@ -54,6 +55,8 @@ def draft(
     with_tasks: bool = True,
     memory_gib: float = 2.0,
     threads: int = 0,
+    declared: Declared | None = None,
+    files: Mapping[str, Sequence[Path]] | None = None,
     progress: Callable[[str], None] = lambda item: None,
 ) -> Draft:
     """Infers the description of a folder of parquet files; nothing is written.
@@ -64,26 +67,29 @@ def draft(
         with_tasks: also propose tasks, which runs their SQL.
         memory_gib: what counting may keep in memory.
         threads: 0: every core.
+        declared: what the source of the files says of its tables; it goes before what is inferred.
+        files: of each table, within the folder; None: as their names say.
         progress: told what is being looked at.
 
     Raises:
         ValueError: the folder holds no parquet file, or one cannot be read.
     """
-    profiler = Profiler(find_tables(folder), memory_gib=memory_gib, threads=threads)
+    declared = declared or {}
+    profiler = Profiler(files or find_tables(folder), memory_gib=memory_gib, threads=threads)
     try:
         tables = profiler.profile(progress)
         progress("keys")
-        keys = primary_keys(profiler, tables)
+        keys = with_columns(primary_keys(profiler, tables), declared, "primary_key")
         chosen = {table: proposal.chosen.value for table, proposal in keys.items() if proposal.chosen is not None}
         progress("foreign keys")
-        links = foreign_keys(profiler, tables, chosen)
+        links = with_links(foreign_keys(profiler, tables, chosen), declared, chosen)
         linked = {
             place: (proposal.chosen.value.parent, proposal.chosen.value.primary_key)
             for place, proposal in links.items()
             if proposal.chosen is not None
         }
         progress("times")
-        times = temporal_columns(profiler, tables, linked)
+        times = with_columns(temporal_columns(profiler, tables, linked), declared, "temporal_column")
         stypes = {
             (table.name, column.name): stype_of(
                 column, is_key=(table.name, column.name) in linked or chosen.get(table.name) == column.name
@@ -91,7 +97,7 @@ def draft(
             for table in tables.values()
             for column in table.columns.values()
         }
-        metadata = _metadata(name or folder.resolve().name, folder, tables, chosen, linked, times, stypes)
+        metadata = _metadata(name or folder.resolve().name, folder, tables, chosen, linked, times, stypes, declared)
         progress("leaks")
         suspects = leak_suspects(profiler, metadata["tables"])
         tasks = (
@@ -121,16 +127,20 @@ def _metadata(
     links: dict[tuple[str, str], tuple[str, str]],
     times: dict[str, Proposal[str]],
     stypes: dict[tuple[str, str], Candidate[str]],
+    declared: Declared,
 ) -> dict[str, Any]:
     described = {}
     for table in tables.values():
+        said = declared.get(table.name, DeclaredTable())
         columns: dict[str, dict[str, str]] = {}
         for column in table.columns:
             columns[column] = {"stype": stypes[table.name, column].value}
             if (table.name, column) in links:
                 columns[column]["foreign_key"] = ".".join(links[table.name, column])
+            if said.column_descriptions.get(column):
+                columns[column]["description"] = said.column_descriptions[column]
         files = [file.relative_to(folder).as_posix() for file in table.files]
-        entry: dict[str, Any] = {}
+        entry: dict[str, Any] = {"description": said.description} if said.description else {}
         if files != [f"{table.name}.parquet"]:
             entry["file"] = files[0] if len(files) == 1 else files
         if table.name in keys:

@@ -179,7 +179,9 @@ def _counts(column: str, kind: Kind) -> list[str]:
     """SQL of present, distinct, least, most, mean length, mean blanks, times."""
     if kind == "other":
         return [f"count({column})", "0", "NULL", "NULL", "NULL", "NULL", "0"]
-    found = [f"count({column})", f"approx_count_distinct({column})", f"min({column})", f"max({column})"]
+    # times with a zone would need pytz to come out
+    plain = f"{column}::TIMESTAMP" if kind == "time" else column
+    found = [f"count({column})", f"approx_count_distinct({column})", f"min({plain})", f"max({plain})"]
     if kind != "text":
         return [*found, "NULL", "NULL", "0"]
     text = f"{column}::VARCHAR"
