@@ -93,7 +93,7 @@ def test_junk_among_numbers_is_named(tmp_path: Path) -> None:
     rows = "".join(f"{n},{n / 2 if n != 70 else 'about 35'}\n" for n in range(100))
     done = _import(_csv(tmp_path, "t.csv", f"n,x\n{rows}"), tmp_path / "out")
     assert done.warnings == [
-        "t.x: 99.0% are numbers, but t.csv, row 71 has `about 35`; kept as text, correct the file for another type"
+        "t.x: 99 of 100 values are numbers, but t.csv, row 71 has `about 35`; kept as text, correct the file for another type"
     ]
     assert _column(tmp_path / "out", "t", "x")[0] == "string"
 
