@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +97,8 @@ def test_junk_among_numbers_is_named(tmp_path: Path) -> None:
     rows = "".join(f"{n},{n / 2 if n != 70 else 'about 35'}\n" for n in range(100))
     done = _import(_csv(tmp_path, "t.csv", f"n,x\n{rows}"), tmp_path / "out")
     assert done.warnings == [
-        "t.x: 99 of 100 values are numbers, but t.csv, row 71 has `about 35`; kept as text, correct the file for another type"
+        "t.x: 99 of 100 values are numbers, but t.csv, row 71 has `about 35`; kept as text,"
+        " correct the file for another type"
     ]
     assert _column(tmp_path / "out", "t", "x")[0] == "string"
 
@@ -311,3 +316,20 @@ def test_duckdb_with_its_keys_and_comments(tmp_path: Path) -> None:
     assert _column(tmp_path / "out", "people", "e") == ("string", ["a", "b"])
     assert _column(tmp_path / "out", "visit log", "at")[0] == "timestamp[us, tz=UTC]"
     assert done.warnings == []
+
+
+def test_a_killed_run_leaves_nothing_under_its_name(tmp_path: Path) -> None:
+    """SIGKILL while tables are read; the next run clears what is left."""
+    script = (
+        "import os, signal, sys; from tributary.importing import run, import_source\n"
+        "run.draft = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import_source(sys.argv[1], sys.argv[2])"
+    )
+    source = _csv(tmp_path, "t.csv", "a\n1\n")
+    command = [sys.executable, "-c", script, str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, timeout=60, check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not (tmp_path / "out").exists()
+    _import(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "t.csv"]

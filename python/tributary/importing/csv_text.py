@@ -120,7 +120,8 @@ def _typed(connection: Any, table: str, name: str, files: list[CsvFile]) -> Colu
     likely = max(zip(matched, tests, strict=True), default=(0, ""))
     warning = None
     if total and likely[0] >= _NEARLY * total:
-        warning = _where(connection, name, tests[likely[1]][0], f"{likely[0]:,} of {total:,} values", likely[1], files, table)
+        share = f"{likely[0]:,} of {total:,} values"
+        warning = _where(connection, name, tests[likely[1]][0], share, likely[1], files, table)
     return Column(name, quoted(name), warning)
 
 
