@@ -211,6 +211,15 @@ def test_the_command_line(tmp_path: Path, tributary_command: Any) -> None:
     assert (absent.returncode, "no such file" in absent.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "source", ["postgres:me:hunter2@host/x", "mysql:/me:hunter2@host/x", "ftp://me:hunter2@host/x"]
+)
+def test_a_mistyped_url_is_not_repeated(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ValueError, match="expected postgresql://") as error:
+        _import(source, tmp_path / "out")
+    assert "hunter2" not in str(error.value)
+
+
 # ---- SQLite ---------------------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,9 @@ def open_source(
     if scheme and scheme[1].lower() not in ("sqlite", "duckdb"):
         known = ", ".join(f"{each}://" for each in (*_SERVERS, "sqlite", "duckdb"))
         raise ValueError(f"{scheme[1]}://: expected {known}, a folder or a file")
+    if re.match(rf"({'|'.join(_SERVERS)})\b.*@", text, re.IGNORECASE | re.DOTALL) and not Path(text).exists():
+        # it may hold a password, so it is not repeated
+        raise ValueError("no URL of a database: expected postgresql://user:password@host:port/name, or mysql://...")
     path = Path(re.sub(r"^(sqlite|duckdb):///", "", text, flags=re.IGNORECASE) if scheme else text).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
