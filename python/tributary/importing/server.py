@@ -57,16 +57,20 @@ class ServerSource:
         self._engine = create_engine(parsed)
         try:
             self._connection = self._engine.connect()
+        except SQLAlchemyError as error:
+            self._engine.dispose()
+            raise self._cleaned(error) from None
+        try:
             self._begin()
             self._schema = schema or self._connection.dialect.default_schema_name
             self._tables = chosen(self._names(views), wanted, where)
             declare_reflected(self._connection, self.findings, self._tables, self._schema)
             self._types = {table: columns_of(self._connection, table, self._schema) for table in self._tables}
         except SQLAlchemyError as error:
-            self._engine.dispose()
+            self._close()
             raise self._cleaned(error) from None
         except BaseException:
-            self._engine.dispose()
+            self._close()
             raise
 
     def __enter__(self) -> ServerSource:
@@ -75,8 +79,7 @@ class ServerSource:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
-        self._engine.dispose()
+        self._close()
 
     def tables(self) -> list[SourceTable]:
         """The tables, with their numbers of rows."""
@@ -90,6 +93,10 @@ class ServerSource:
         schema = pa.schema([pa.field(name, arrow_type(kind)) for name, kind in columns.items()])
         listed = ", ".join(self._expression(name, schema.field(name).type) for name in columns)
         return schema, self._read(f"SELECT {listed} FROM {self._relation(table)}", schema, table)
+
+    def _close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
 
     def _begin(self) -> None:
         """Starts the transaction that everything is read in."""

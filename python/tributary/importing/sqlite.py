@@ -42,14 +42,17 @@ class SqliteSource:
         self._engine = create_engine("sqlite://", creator=self._open)
         try:
             self._connection = self._engine.connect()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise ValueError(f"{path}: {getattr(error, 'orig', error)}") from None
+        try:
             self._connection.exec_driver_sql("BEGIN")
             self._tables = chosen(table_names(self._connection, None, views), wanted, str(path))
             declare_reflected(self._connection, self.findings, self._tables, None)
         except (SQLAlchemyError, sqlite3.Error) as error:
-            self._engine.dispose()
+            self._close()
             raise ValueError(f"{path}: {getattr(error, 'orig', error)}") from None
         except BaseException:
-            self._engine.dispose()
+            self._close()
             raise
 
     def __enter__(self) -> SqliteSource:
@@ -58,8 +61,7 @@ class SqliteSource:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
-        self._engine.dispose()
+        self._close()
 
     def tables(self) -> list[SourceTable]:
         """The tables, with their numbers of rows."""
@@ -81,6 +83,10 @@ class SqliteSource:
         schema = pa.schema(fields)
         listed = ", ".join(quoted(name) for name in declared)
         return schema, self._read(f"SELECT {listed} FROM {quoted(table)}", schema, table)
+
+    def _close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
 
     def _open(self) -> sqlite3.Connection:
         # without isolation level the driver leaves transactions to us
