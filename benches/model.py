@@ -93,7 +93,7 @@ def step(name: str, size: str, seq_len: int, batch_size: int) -> None:
 
     def loss(params: Any, batch: Any) -> Any:
         objective = Objective(mask_rate=0.0)
-        return objective_loss(nnx.merge(graphdef, params), batch, arrays, jax.random.key(0), objective)[0]
+        return objective_loss(nnx.merge(graphdef, params), batch, arrays, objective)[0]
 
     start = time.process_time()
     compiled = jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()

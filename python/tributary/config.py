@@ -68,7 +68,7 @@ class RunSection(_Section):
     )
     dir: str = Field(default="runs", description="folder that holds the runs")
     seed: int = Field(
-        default=0, ge=0, lt=2**31, description="rng_seed of the parameters, the sampler and the masked cells"
+        default=0, ge=0, lt=2**31, description="rng_seed of the parameters and the sampler, its masked cells among it"
     )
 
     @property

@@ -318,7 +318,7 @@ def link_loss(log_odds: Array, batch: Batch) -> Array:
 
 
 def objective_loss(
-    model: Model, batch: Batch, arrays: DatabaseArrays, key: Array, objective: Objective
+    model: Model, batch: Batch, arrays: DatabaseArrays, objective: Objective
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of a training step: target loss + masked_weight * masked loss + link_weight * link loss.
 
@@ -326,7 +326,6 @@ def objective_loss(
         model: the model.
         batch: device fields.
         arrays: embeddings of the batch's database.
-        key: random key of the step; nothing here draws.
         objective: weights.
 
     Returns:

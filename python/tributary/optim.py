@@ -21,7 +21,7 @@ from tributary.config import OptimizerSection
 State = dict[str, Any]
 """params, opt_state, ema (empty dict without averaging), step int32, bad_step int32 (-1 while all went well)."""
 
-LossFunction = Callable[[Any, Batch, DatabaseArrays, Array], tuple[Array, dict[str, Array]]]
+LossFunction = Callable[[Any, Batch, DatabaseArrays], tuple[Array, dict[str, Array]]]
 
 
 def is_muon_matrix(path: tuple[Any, ...], leaf: Array) -> bool:
@@ -69,7 +69,7 @@ def init_state(params: Any, config: OptimizerSection) -> State:
 
 
 def make_train_step(
-    loss_function: LossFunction, config: OptimizerSection, rng_seed: int
+    loss_function: LossFunction, config: OptimizerSection
 ) -> Callable[[State, Batch, DatabaseArrays, Array], tuple[State, dict[str, Array]]]:
     """The jitted step: state, batch, arrays, progress -> state, metrics; the state given in is donated.
 
@@ -77,9 +77,8 @@ def make_train_step(
     `bad_step`; no step after it changes anything. So the last good state is always at hand.
 
     Args:
-        loss_function: (params, batch, arrays, key) -> loss, metrics.
+        loss_function: (params, batch, arrays) -> loss, metrics.
         config: optimiser settings.
-        rng_seed: with the step it decides every random number of the step.
     """
     optimizer = make_optimizer(config)
 
@@ -87,9 +86,8 @@ def make_train_step(
         state: State, batch: Batch, arrays: DatabaseArrays, progress: Array
     ) -> tuple[State, dict[str, Array]]:
         step = state["step"]
-        key = jax.random.fold_in(jax.random.key(rng_seed), step)
         gradient_of = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, metrics), gradients = gradient_of(state["params"], batch, arrays, key)
+        (loss, metrics), gradients = gradient_of(state["params"], batch, arrays)
         norm = optax.global_norm(gradients)
         is_good = jnp.isfinite(loss) & jnp.isfinite(norm) & (state["bad_step"] < 0)
         rate = learning_rate(config, step.astype(jnp.float32), progress)

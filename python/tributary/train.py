@@ -116,12 +116,10 @@ def train(
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     objective = Objective(**config.objective.model_dump())
 
-    def loss_function(
-        params: Any, batch: Batch, arrays: DatabaseArrays, key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return objective_loss(nnx.merge(graphdef, params), batch, arrays, key, objective)
+    def loss_function(params: Any, batch: Batch, arrays: DatabaseArrays) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return objective_loss(nnx.merge(graphdef, params), batch, arrays, objective)
 
-    train_step = make_train_step(loss_function, config.optimizer, config.run.seed)
+    train_step = make_train_step(loss_function, config.optimizer)
     state = jax.device_put(init_state(params, config.optimizer), device)
 
     # --- Batches, resumption ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +123,14 @@ class Shop:
             pq.write_table(pa.table(columns), self.folder / f"{name}.parquet")
         (self.folder / "metadata.json").write_text(json.dumps(self.metadata), encoding="utf-8")
         return self.folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs() -> Iterator[None]:
+    """What one file of tests compiled is of no use to the next, and would fill the memory of a small machine."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture

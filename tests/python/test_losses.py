@@ -164,12 +164,10 @@ def test_links_are_part_of_the_objective():
             return outputs
 
     objective = Objective(mask_rate=0.0, link_weight=0.7)
-    total, metrics = objective_loss(Stub(), batch, ARRAYS, jax.random.key(0), objective)
+    total, metrics = objective_loss(Stub(), batch, ARRAYS, objective)
     np.testing.assert_allclose(metrics["link_loss"], link_loss(outputs.link, batch))
     np.testing.assert_allclose(total, metrics["target_loss"] + 0.7 * metrics["link_loss"], rtol=1e-6)
-    total, metrics = objective_loss(
-        Stub(), batch, ARRAYS, jax.random.key(0), dataclasses.replace(objective, link_weight=0.0)
-    )
+    total, metrics = objective_loss(Stub(), batch, ARRAYS, dataclasses.replace(objective, link_weight=0.0))
     assert "link_loss" not in metrics
     np.testing.assert_allclose(total, metrics["target_loss"])
 
@@ -270,11 +268,11 @@ def test_one_batch_is_learnt_by_heart():
     graphdef, state = nnx.split(model, nnx.Param)
     objective = Objective(mask_rate=0.0, huber_delta=0.5)
 
-    def loss(params, batch, arrays, key):
-        return objective_loss(nnx.merge(graphdef, params), batch, arrays, key, objective)
+    def loss(params, batch, arrays):
+        return objective_loss(nnx.merge(graphdef, params), batch, arrays, objective)
 
     optimizer = OptimizerSection(learning_rate=0.01, warmup_steps=5)
-    state, step = init_state(nnx.to_pure_dict(state), optimizer), make_train_step(loss, optimizer, 0)
+    state, step = init_state(nnx.to_pure_dict(state), optimizer), make_train_step(loss, optimizer)
     curve = []
     for i in range(80):
         state, metrics = step(state, batch, ARRAYS, np.float32(i / 80))

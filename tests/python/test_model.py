@@ -127,7 +127,7 @@ def test_every_parameter_gets_gradient():
     objective = Objective(mask_rate=0.5, positive_weight=2.0, focal_gamma=1.5, z_loss=1e-3)
 
     def loss(state):
-        return objective_loss(nnx.merge(graphdef, state), batch, ARRAYS, jax.random.key(0), objective)[0]
+        return objective_loss(nnx.merge(graphdef, state), batch, ARRAYS, objective)[0]
 
     gradients = jax.jit(jax.grad(loss))(state)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):

@@ -125,7 +125,7 @@ def test_every_parameter_gets_gradient(model):
     graphdef, state = model
 
     def loss(state):
-        return objective_loss(nnx.merge(graphdef, state), batch, ARRAYS, jax.random.key(0), Objective(mask_rate=0.5))[0]
+        return objective_loss(nnx.merge(graphdef, state), batch, ARRAYS, Objective(mask_rate=0.5))[0]
 
     gradients = jax.jit(jax.grad(loss))(state)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
@@ -141,11 +141,11 @@ def test_one_batch_overfits(kind):
     optimizer = OptimizerSection(name="adamw", learning_rate=0.01, ema_decay=None)
     graphdef, state = nnx.split(build_model(ModelConfig(kind=kind, **SIZES), 16, rngs=nnx.Rngs(0)), nnx.Param)
 
-    def loss(params, batch, arrays, key):
-        return objective_loss(nnx.merge(graphdef, params), batch, arrays, key, Objective(mask_rate=0.0))
+    def loss(params, batch, arrays):
+        return objective_loss(nnx.merge(graphdef, params), batch, arrays, Objective(mask_rate=0.0))
 
     batch, losses = synthetic_batch(6, batch_size=8).device_fields(), []
-    step, state = make_train_step(loss, optimizer, 0), init_state(nnx.to_pure_dict(state), optimizer)
+    step, state = make_train_step(loss, optimizer), init_state(nnx.to_pure_dict(state), optimizer)
     for _ in range(150):
         state, metrics = step(state, batch, ARRAYS, np.float32(0.0))
         losses.append(float(metrics["loss"]))

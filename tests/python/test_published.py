@@ -192,7 +192,7 @@ def test_a_fresh_model_trains_by_the_common_objective():
     @jax.jit
     def step(params):
         def loss(params):
-            return objective_loss(nnx.merge(graphdef, params), batch, arrays, jax.random.key(0), Objective())[0]
+            return objective_loss(nnx.merge(graphdef, params), batch, arrays, Objective())[0]
 
         value, gradients = jax.value_and_grad(loss)(params)
         return value, jax.tree.map(lambda x, g: x - 0.05 * g, params, gradients)
