@@ -70,6 +70,10 @@ _ANYWHERE: list[dict[str, Any]] = [
 ]
 
 
+_MOST_LABELS = 20_000
+"""With examples, the oracle looks at every label for each context."""
+
+
 def _compare(database: _headwater.Database, oracle: OracleDatabase, tasks: list[str], **options: Any) -> None:
     options = {"batch_size": 3, "seq_len": 256, "prefetch": 0} | options
     sampler = _headwater.Sampler(database, tasks, **options)
@@ -104,7 +108,8 @@ def test_nycflights13(tmp_path: Path) -> None:
     pair = _pair(tmp_path / "raw", _metadata("nycflights13"), tmp_path / "database")
     for task in ["flight-late", "plane-delay-7d"]:
         for options in _VARIANTS:
-            _compare(*pair, [task], **options)
+            if "examples" not in options:
+                _compare(*pair, [task], **options)
 
 
 def _unique_hours(raw: Path, folder: Path) -> Path:
@@ -134,7 +139,8 @@ def test_every_shared_database(name: str, shared_data: Callable[[str], Path], tm
     for task in tasks:
         splits = task["splits"] | {"all": task["num_seeds"]}
         for options in _ANYWHERE:
-            if splits[options["split"]]:
+            is_long = "examples" in options and task["num_seeds"] > _MOST_LABELS
+            if splits[options["split"]] and not is_long:
                 _compare(*pair, [task["name"]], batch_size=2, **options)
 
 
