@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# Processes the Python tests run in; each wants a core and up to 3 GB.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile
 # Where the real databases of the tests are; tests that need them say loudly when it is absent.
 TRIBUTARY_SHARED_DATA ?= $(abspath $(CURDIR)/../shared/data)
 export TRIBUTARY_SHARED_DATA
@@ -38,7 +41,7 @@ demo: build ## real database to honest prediction: fetch, preprocess, train, eva
 check: build ## the everyday subset of the tests (under 3 minutes)
 	$(BIN)/ruff check python tests scripts benches
 	$(BIN)/ruff format --check python tests scripts benches
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: lint test-rust test-python docs ## everything CI runs
 
@@ -55,7 +58,7 @@ test-rust: ## the Rust tests, without Python
 	cargo test --locked
 
 test-python: build ## the Python tests, slow ones included
-	TRIBUTARY_EXAMPLES=100 $(BIN)/pytest -q -m "slow or not slow"
+	TRIBUTARY_EXAMPLES=100 $(PYTEST) -m "slow or not slow"
 
 bench: build ## every benchmark; results on the screen
 	$(BIN)/python benches/run.py

@@ -24,7 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["TRIBUTARY_EMBEDDER"] = "hash"
 _ROOT = Path(__file__).resolve().parents[2]
 # what JAX compiled for an earlier run, or for another process of this one, is compiled once: a third of the time
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_ROOT / ".pytest_cache" / "jax"))
+_CACHE = _ROOT / ".pytest_cache" / f"jax-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 _CHURN = """SELECT c.id AS customer_id, TIMESTAMP '2020-02-01' AS obs_time, count(o.id) = 0 AS churn
