@@ -24,6 +24,7 @@ __all__ = [
     "order_tasks",
     "publish",
     "read_metadata",
+    "schema_page",
     "survey",
     "text_places",
     "verify",
