@@ -164,7 +164,7 @@ def is_hit(ranked: ArrayLike, truth: Sequence[ArrayLike]) -> NDArray[np.bool_]:
     """
     answers = np.asarray(ranked)
     if answers.ndim != 2 or answers.shape[1] == 0 or len(answers) != len(truth):
-        raise ValueError(f"ranked answers of shape {answers.shape} for {len(truth)} entities; need [N, k], k at least 1")
+        raise ValueError(f"ranked answers of shape {answers.shape} for {len(truth)} entities; need [N, k] with k > 0")
     ordered = np.sort(answers, axis=1)
     is_double = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != -1)).any(axis=1)
     if is_double.any():
