@@ -47,6 +47,8 @@ class Progress:
     """Largest metric so far."""
     best_step: int | None
     """Step of the largest metric so far."""
+    origin: dict[str, Any] | None = None
+    """Where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random."""
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:

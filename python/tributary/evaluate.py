@@ -218,7 +218,7 @@ def load(run_dir: Path | str) -> list[dict[str, Any]]:
 
 def tasks_of(run: Run) -> list[str]:
     """The tasks of a run that have metrics: those it was trained on, else all of the database."""
-    wanted = set(run.config.data.tasks)
+    wanted = set(run.config.data.tasks or ())
     described = [task for task in run.manifest["tasks"] if not wanted or task["name"] in wanted]
     return [task["name"] for task in described if task["target_stype"] in metrics.NAMES]
 

@@ -95,12 +95,23 @@ class Journal:
         tasks: names of the tasks.
         num_parameters: of the model.
         position: where training begins; lines of later steps, left by a run that was cut off, are dropped.
+        origin: where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random.
     """
 
-    def __init__(self, run_dir: Path, config: RunConfig, tasks: list[str], num_parameters: int, position: Position):
+    def __init__(
+        self,
+        run_dir: Path,
+        config: RunConfig,
+        tasks: list[str],
+        num_parameters: int,
+        position: Position,
+        origin: Mapping[str, Any] | None = None,
+    ):
         self._dir, self._config, self._tasks, self._num_parameters = run_dir, config, tasks, num_parameters
         _write(run_dir / "config.yaml", config.to_yaml())
         _write(run_dir / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        if origin is not None:
+            _write(run_dir / "origin.json", json.dumps(origin, indent=2) + "\n")
         path = run_dir / "metrics.jsonl"
         self._lines = _lines_until(path, position.step)
         _write(path, "".join(json.dumps(line) + "\n" for line in self._lines))
@@ -131,7 +142,7 @@ class Journal:
         """The summary, written anew."""
         history = {
             "name": self._config.run.name,
-            "database": self._config.data.database,
+            "database": ", ".join(str(part.database) for part in self._config.data.parts.values()),
             "tasks": self._tasks,
             "num_parameters": self._num_parameters,
             "num_steps": position.step,
