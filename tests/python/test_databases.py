@@ -11,16 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from tributary.checkpoint import CheckpointError, Checkpoints
 from tributary.config import ConfigError, RunConfig
 from tributary.data import Sampler, database_arrays
 from tributary.databases import ROWS, RowSeeds, join, open_sources
 from tributary.embed import make_embedder
-from tributary.losses import Objective, objective_loss
 from tributary.mixture import training_mixture
-from tributary.predict import describe_model, load_run, predict_split
+from tributary.predict import load_run, predict_split
 from tributary.preprocess import preprocess
 from tributary.train import train
 from visits import START, write_visits
@@ -63,22 +61,30 @@ def _single(folder: Path, name: str, *overrides: str, **sections: Any) -> RunCon
 
 
 def test_a_batch_means_the_same_among_the_arrays_of_several_databases(folder: Path) -> None:
-    config = _config(folder)
-    sources, joined = join(open_sources(config.data), are_spread=True)
-    graphdef, params = describe_model(config.model, 16, 0)
-    rng = np.random.default_rng(0)  # untrained heads would answer 0 whatever they read
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), params)
-    model, objective = nnx.merge(graphdef, params), Objective(mask_rate=0.5)
+    sources, joined = join(open_sources(_config(folder).data), are_spread=True)
     for source in sources:
         own = database_arrays(source.database)
-        with Sampler(source.database, ["comes"], tables=["visits"], seq_len=32, mask_rate=0.5) as sampler:
+        with Sampler(source.database, ["comes"], tables=["visits"], task_weights=[1, 1], num_links=4) as sampler:
             batch = sampler.batch(0)
-        alone, _ = objective_loss(model, batch.device_fields(), own, objective)
-        among, _ = objective_loss(model, source.offsets.move(batch).device_fields(), joined, objective)
-        np.testing.assert_allclose(among, alone, rtol=1e-6)
-    assert sources[1].offsets.column > 0
-    wrong, _ = objective_loss(model, batch.device_fields(), joined, objective)
-    assert abs(wrong - alone) > 1e-3  # without the offsets
+        moved = source.offsets.move(batch)
+        looked_up = {
+            "cell_column": ("column_vectors", "column_offset"),
+            "cell_vocab": ("vocab_vectors",),
+            "row_parent_keys": ("foreign_key_vectors",),
+            "link_key": ("foreign_key_vectors",),
+        }
+        for name, arrays in looked_up.items():
+            ids, new = getattr(batch, name), getattr(moved, name)
+            assert new.dtype == ids.dtype
+            np.testing.assert_array_equal(new < 0, ids < 0)
+            assert (ids >= 0).any(), name
+            for array in arrays:
+                expected = getattr(own, array)[ids[ids >= 0]]
+                np.testing.assert_array_equal(getattr(joined, array)[new[new >= 0]], expected, err_msg=name)
+        task = moved.seed_task[batch.seed_task == 0][0]
+        np.testing.assert_array_equal(joined.task_classes[task, :1], own.task_classes[0, :1])
+    assert sources[1].offsets.column == len(database_arrays(sources[0].database).column_vectors)
+    assert not np.array_equal(moved.cell_column, batch.cell_column)
 
 
 def test_rows_that_are_seeds_end_before_what_is_judged(folder: Path) -> None:
@@ -104,7 +110,7 @@ def test_shares_of_databases(folder: Path) -> None:
     config = _config(folder, "data.databases.one.share=3", "data.databases.two.share=1")
     with training_mixture(open_sources(config.data), config) as mixture:
         names = [mixture.source(step) for step in range(400)]
-        assert sum(name == f"one/{ROWS}" for name in names) == 300
+        assert abs(sum(name == f"one/{ROWS}" for name in names) - 300) <= 1
         assert {"two/comes", f"two/{ROWS}"} < set(names)
         assert len({mixture.draw().size for _ in range(12)}) == 1  # max_shapes
     with pytest.raises(ConfigError, match="two has no share; give all of them one, or none"):
