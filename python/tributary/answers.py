@@ -195,3 +195,39 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: np.ndarray = weights / weights.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+_US_PER_DAY = 86_400_000_000
+
+
+def unit_of(target: Target) -> str:
+    """Unit in which `measured` gives answers."""
+    units = {"numerical": "the target's unit", "timestamp": "days", "boolean": "probability of true"}
+    return units.get(target.stype, "probability of the predicted class")
+
+
+def measured(
+    target: Target, outputs: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Answers as numbers that can be subtracted, and the answer of `whole` as a text.
+
+    Args:
+        target: units.
+        outputs: of the forward pass, for `N` contexts.
+        whole: for the one context whose predicted class is followed.
+
+    Returns:
+        float64 [N]: numbers, days since 1970, or probabilities.
+    """
+    if target.stype == "boolean":
+        return sigmoid(outputs["truth"]), f"{sigmoid(whole['truth'])[0]:.1%} true"
+    if target.stype == "numerical":
+        return unscaled(target, outputs["number"]), f"{unscaled(target, whole['number'])[0]:.4g}"
+    if target.stype == "timestamp":
+        days = (outputs["moment"].astype(np.float64) * target.std + target.mean) / _US_PER_DAY
+        return days, str(unscaled(target, whole["moment"])[0])[:19]
+    num_classes = len(target.classes)
+    probabilities = softmax(outputs["classes"][:, :num_classes])
+    likely = softmax(whole["classes"][:, :num_classes])[0]
+    followed = int(likely.argmax())
+    return probabilities[:, followed], f"{target.classes[followed]} ({likely[followed]:.1%})"
