@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tributary import metrics
-from tributary.features import DatabaseLike, Events, FeatureBuilder, Floats, Ints, Task
+from tributary.asof import Events, Floats, Ints
+from tributary.features import DatabaseLike, FeatureBuilder, Task
 
 TRAIN, VAL, TEST = 0, 1, 2
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}

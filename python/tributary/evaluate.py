@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tributary import baselines, metrics
-from tributary.features import END_OF_TIME, DatabaseLike, FeatureBuilder, Ints, Task
+from tributary.asof import END_OF_TIME, Ints
+from tributary.features import DatabaseLike, FeatureBuilder, Task
 
 if TYPE_CHECKING:
     from tributary.predict import Run

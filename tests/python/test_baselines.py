@@ -13,7 +13,8 @@ import pytest
 
 from parquet_database import ParquetDatabase
 from tributary import baselines, metrics
-from tributary.features import ALWAYS, DAY_US, END_OF_TIME, Events, FeatureBuilder, Running, Task
+from tributary.asof import ALWAYS, END_OF_TIME, Events, Running
+from tributary.features import DAY_US, FeatureBuilder, Task
 
 METADATA = Path(__file__).resolve().parents[2] / "data" / "metadata"
 EPOCH = dt.datetime(2020, 1, 1)

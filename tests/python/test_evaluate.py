@@ -13,7 +13,8 @@ import pytest
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from tributary import baselines, evaluate
-from tributary.features import END_OF_TIME, Task
+from tributary.asof import END_OF_TIME
+from tributary.features import Task
 
 
 @pytest.fixture(scope="module")
