@@ -124,6 +124,12 @@ class Task:
         )
 
     @property
+    def label_time(self) -> Ints:
+        """int64 [N]: when each label, if there is one, has happened; at its seed's own time without a horizon."""
+        horizon = self.horizon_us or 0
+        return np.where(self.time >= END_OF_TIME - horizon, END_OF_TIME, self.time + horizon)
+
+    @property
     def known_time(self) -> Ints:
         """int64 [N]: when each label becomes known; the end of time for labels that never do."""
         if self.horizon_us is None:
