@@ -136,7 +136,10 @@ def test_ensemble_is_weighed_on_validation_and_scored_beside_either_alone(shops,
         odds = [np.log(p / (1 - p)) for p in (np.clip(ours, 1e-6, 1 - 1e-6), np.clip(theirs, 1e-6, 1 - 1e-6))]
         expected = 1 / (1 + np.exp(-(weight * odds[0] + (1 - weight) * odds[1])))
     np.testing.assert_allclose(rows["ensemble"].to_numpy(), expected)
-    assert [verdict.split(":")[0].split(" ", 1)[1] for verdict in entry["verdicts"]][1].endswith("the model alone")
+    assert ["LightGBM on the history" in entry["verdicts"][0], "the model alone" in entry["verdicts"][1]] == [
+        True,
+        True,
+    ]
     json.dumps(result, allow_nan=False)
 
 
