@@ -20,10 +20,11 @@ import jax
 import numpy as np
 
 from tributary.checkpoint import Checkpoints, Kind, Progress
-from tributary.config import ConfigError, RunConfig
+from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
 from tributary.data import Loaded, Loader
 from tributary.devices import Devices
 from tributary.journal import Journal, Pace
+from tributary.learned import remember
 from tributary.mixture import sampler_offsets, training_mixture
 from tributary.optim import evaluation_params
 from tributary.predict import make_forward
@@ -104,6 +105,9 @@ def train(
         start = Start.resumed(config, material, learner, devices, checkpoints)
     else:
         start = Start.first(config, material, learner, devices)
+    if devices.is_first:
+        databases = [source.database for source in material.sources]
+        remember(run_dir, databases, are_spread=config.model.kind not in PUBLISHED_KINDS)
     # --- Batches, loop ----------------------------------------------------------------------------------------------
     training = Training(config, devices, material, learner, start, checkpoints, on_progress)
     with Interruption() as interruption, training:
