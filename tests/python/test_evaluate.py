@@ -21,9 +21,11 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> ParquetDatabase:
     return ParquetDatabase(write_shops(tmp_path_factory.mktemp("shops")), shop_metadata())
 
 
-def make_predictions(database: ParquetDatabase, name: str, *, noise: float, split: str = "test") -> pa.Table:
+def make_predictions(
+    database: ParquetDatabase, name: str, *, noise: float, split: str = "test", rng_seed: int = 0
+) -> pa.Table:
     """Predictions as `predict_split` returns them: the labels, disturbed."""
-    task, rng = Task.load(database, name), np.random.default_rng(0)
+    task, rng = Task.load(database, name), np.random.default_rng(rng_seed)
     seeds = np.flatnonzero(task.split == baselines.SPLITS[split])
     label = task.label[seeds]
     columns = {"seed_index": seeds, "entity": database.row_keys("shops", task.row[seeds])}

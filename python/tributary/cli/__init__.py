@@ -38,6 +38,7 @@ _VERBS = {
     "evaluate": "Models",
     "predict": "Models",
     "report": "Models",
+    "promote": "Models",
 }
 
 
