@@ -37,6 +37,7 @@ _VERBS = {
     "import-weights": "Models",
     "evaluate": "Models",
     "predict": "Models",
+    "embed-rows": "Models",
     "report": "Models",
     "promote": "Models",
 }
