@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from tributary import evaluate, metrics, verdicts
 
 FILE = "promotion.json"
-FILES = ("config.yaml", "environment.json", "training_history.json")
+NOT_SERVED = frozenset(("checkpoints", "evaluation", "plots", "tensorboard", "mlruns", "wandb", "metrics.jsonl", FILE))
+"""What of a run's folder does not go with the model, or (checkpoints, evaluations) only in part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _score(target_stype: str, rows: pa.Table) -> metrics.Scores:
 
 
 def _copy(run_dir: Path, to: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """The files of a run that a served model needs: configuration, history, evaluations, the step they are of."""
+    """Configuration, history, statistics and whatever else there is; the evaluations, and the step they are of."""
     step = results[0]["step"]
     kinds = [kind for kind in ("best", "last") if (run_dir / "checkpoints" / kind / str(step)).is_dir()]
     if not kinds:
@@ -261,9 +262,13 @@ def _copy(run_dir: Path, to: Path, results: Sequence[Mapping[str, Any]]) -> None
         )
     place = Path("checkpoints") / kinds[0] / str(step)
     shutil.copytree(run_dir / place, to / place)
-    for name in FILES:
-        if (run_dir / name).is_file():
-            shutil.copy2(run_dir / name, to / name)
+    for path in run_dir.iterdir():
+        if path.name in NOT_SERVED or path.name.startswith(".") or path.name in (evaluate.FILE, "report.html"):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, to / path.name)
+        else:
+            shutil.copy2(path, to / path.name)
     for result in results:
         evaluate.keep(to, dict(result), pq.read_table(run_dir / result["rows_file"]))
 

@@ -39,6 +39,8 @@ def make_run(
     (folder / "checkpoints" / "best" / str(step) / "weights").write_text(f"noise {noise}")
     (folder / "checkpoints" / "last" / "99").mkdir(parents=True)
     (folder / "config.yaml").write_text("run: {name: shops}\n")
+    (folder / "statistics.safetensors").write_text("means")
+    (folder / "plots").mkdir()
     for task in tasks:
         fitted = FITTED.setdefault((database.path, task), judge.Fitted(database, task, None))
         predictions = make_predictions(database, task, noise=noise, rng_seed=rng_seed)
@@ -113,6 +115,8 @@ def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path
     assert len(record["gates"]) == 1
     assert (place / "checkpoints" / "best" / "7" / "weights").read_text() == "noise 1.0"
     assert json.loads((tmp_path / "models" / "shops.previous" / "promotion.json").read_text())["step"] == 40
+    assert (place / "statistics.safetensors").is_file(), "what a server needs goes with the model"
+    assert not (place / "plots").exists()
     assert opened == [tmp_path / "models" / ".shops.partial"] * 2
     assert check(first, Gates(not_worse_than=place)), "the promoted folder can be compared with again"
 
