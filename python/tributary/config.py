@@ -331,7 +331,17 @@ class TrainSection(_Section):
     eval_batch_size: int = Field(default=64, ge=1, description="contexts per batch of validation and prediction")
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, to resume from")
+    keep_best: int = Field(default=1, ge=1, description="checkpoints of the best validation scores kept")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="checkpoints at multiples of this step are kept for good; null: none is"
+    )
+    keep_hours: float | None = Field(
+        default=None, gt=0.0, description="checkpoints younger than this many hours are kept too; null: none is"
+    )
+    archive_dir: str | None = Field(
+        default=None, description="folder that checkpoints kept no longer are moved to; null: they are removed"
+    )
     patience: int | None = Field(default=None, ge=1, description="validations without improvement after which it ends")
     tensorboard: bool = Field(default=False, description="also write TensorBoard event files")
 

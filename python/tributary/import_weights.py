@@ -25,6 +25,7 @@ from tributary.mixture import task_mixture
 from tributary.model.published import MisfitError, check_fit, to_params
 from tributary.model.published.names import is_ignored
 from tributary.optim import init_state
+from tributary.retention import Retention
 
 DEFAULTS: dict[str, dict[str, Any]] = {"data": {"seq_len": 1024}, "optimizer": {"ema_decay": None}}
 """What a run of published weights is told besides database and model: the context they were trained on, no average."""
@@ -207,12 +208,9 @@ def _write_run(
         embedder=manifest["embedder"],
     )
     run_dir = config.run.path
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
-    try:
+    with Checkpoints(run_dir, Retention(keep_last=config.train.keep_last)) as checkpoints:
         checkpoints.save("last", state, progress)
-    finally:
-        checkpoints.close()
-    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position).close(position)
+    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position).close()
 
 
 def _sampler_state(config: RunConfig, database: Database, tasks: list[dict[str, Any]]) -> str:

@@ -14,15 +14,17 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from tributary.config import ConfigError, RunConfig
 from tributary.validation import Validation
+from tributary.writer import disk_error
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "pydantic")
 
@@ -94,41 +96,55 @@ class Journal:
         config: resolved configuration.
         tasks: names of the tasks.
         num_parameters: of the model.
-        position: where training begins; lines of later steps, left by a run that was cut off, are dropped.
+        position: where training stands, kept up by the loop; lines of later steps, left by a run that was cut off,
+            are dropped.
+
+    Raises:
+        WriteError: a file cannot be written; of every method.
     """
 
     def __init__(self, run_dir: Path, config: RunConfig, tasks: list[str], num_parameters: int, position: Position):
         self._dir, self._config, self._tasks, self._num_parameters = run_dir, config, tasks, num_parameters
+        self._position = position
         _write(run_dir / "config.yaml", config.to_yaml())
         _write(run_dir / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
-        path = run_dir / "metrics.jsonl"
-        self._lines = _lines_until(path, position.step)
-        _write(path, "".join(json.dumps(line) + "\n" for line in self._lines))
-        self._file = path.open("a", encoding="utf-8")
+        self._path = run_dir / "metrics.jsonl"
+        self._lines = _lines_until(self._path, position.step)
+        _write(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._file = self._path.open("ab", buffering=0)
         self._events = _Events(run_dir / "tensorboard") if config.train.tensorboard else None
 
     def _append(self, line: dict[str, Any]) -> None:
         self._lines.append(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        text = (json.dumps(line) + "\n").encode()
+        with _telling(self._path, len(text)):
+            while text:
+                text = text[self._file.write(text) :]
         if self._events is not None:
             self._events.add(line)
 
-    def write_step(self, position: Position, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
+    def validations_since_best(self) -> int:
+        """Validations behind the best one."""
+        best = self._position.best_step
+        return sum(line["kind"] == "validation" and (best is None or line["step"] > best) for line in self._lines)
+
+    def write_step(self, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
         """A line for the steps since the last one; metrics are those of the last step done."""
         rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait}
         values = {name: float(value) for name, value in metrics.items()}
-        line = {"kind": "train", "step": position.step, "elapsed_s": position.elapsed_s, **rates, **values}
+        line = {"kind": "train", "step": self._position.step, "elapsed_s": self._position.elapsed_s}
+        line |= {**rates, **values}
         self._append(line | {"input_wait_ms": [round(wait, 3) for wait in pace.waits_ms]})
 
-    def write_validation(self, validation: Validation, position: Position) -> None:
+    def write_validation(self, validation: Validation) -> None:
         """A line for a validation, and the history up to it."""
-        line = {"kind": "validation", "elapsed_s": position.elapsed_s, **dataclasses.asdict(validation)}
+        line = {"kind": "validation", "elapsed_s": self._position.elapsed_s, **dataclasses.asdict(validation)}
         self._append(line)
-        self.write_history(position)
+        self.write_history()
 
-    def write_history(self, position: Position) -> None:
+    def write_history(self) -> None:
         """The summary, written anew."""
+        position = self._position
         history = {
             "name": self._config.run.name,
             "database": self._config.data.database,
@@ -144,12 +160,25 @@ class Journal:
         }
         _write(self._dir / "training_history.json", json.dumps(history, indent=1) + "\n")
 
-    def close(self, position: Position) -> None:
+    def close(self) -> None:
         """Writes the history and closes the files."""
-        self.write_history(position)
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self.write_history()
+        finally:
+            self._file.close()
+            if self._events is not None:
+                self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except OSError as late:  # why training ended is the error to show
+            if error is None:
+                raise
+            warnings.warn(str(late), RuntimeWarning, stacklevel=2)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -179,8 +208,19 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
 
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with _telling(path, len(text)):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+@contextlib.contextmanager
+def _telling(path: Path, num_bytes: int) -> Iterator[None]:
+    """Turns a failing disk into an error that says what it takes."""
+    try:
+        yield
+    except OSError as error:
+        advice = "make room, then continue with --resume auto"
+        raise disk_error(error, path, "it", num_bytes, advice) or error from error
 
 
 class _Events:

@@ -114,7 +114,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     arrays = database_arrays(opened, are_spread=config.model.kind not in PUBLISHED_KINDS)
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
     template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    checkpoints = Checkpoints(run_dir)
     try:
         checkpoints.check_vectors(manifest["embedder"], opened.path)
         if isinstance(step, int):

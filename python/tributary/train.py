@@ -29,6 +29,7 @@ from tributary.losses import Objective, objective_loss
 from tributary.mixture import task_mixture
 from tributary.optim import evaluation_params, init_state, make_train_step
 from tributary.predict import describe_model, find_task, make_forward
+from tributary.retention import Retention
 from tributary.validation import Validation, Validator
 
 RESUMABLE_CHANGES = {
@@ -37,6 +38,10 @@ RESUMABLE_CHANGES = {
     "data.threads",
     "run.dir",
     "train.checkpoint_every",
+    "train.archive_dir",
+    "train.keep_best",
+    "train.keep_every",
+    "train.keep_hours",
     "train.keep_last",
     "train.log_every",
     "train.tensorboard",
@@ -125,7 +130,7 @@ def train(
     # --- Batches, resumption ----------------------------------------------------------------------------------------
     mixture = task_mixture(database, tasks, config)
     loader = Loader(mixture, device)
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    checkpoints = Checkpoints(run_dir, retention_of(config))
     position = Position()
     saved_config, builds = config.model_dump(mode="json"), {config.data.database: database.build_id}
     embedder = json.loads(database.manifest)["embedder"]
@@ -137,7 +142,6 @@ def train(
         loader.set_state(progress.sampler_state)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
     validator = Validator(database, tasks, config, make_forward(graphdef), device)
-    journal = Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position)
     pace = Pace(position.elapsed_s)
     limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
 
@@ -155,19 +159,28 @@ def train(
 
     def validate() -> Validation:
         validation = validator.validate(evaluation_params(state), arrays, position.step)
-        is_best = validation.score is not None and validation.score > (position.best_metric or -math.inf)
-        if is_best:
-            position.best_metric, position.best_step = validation.score, position.step
-            save("best", validation.score, loader.get_state())
-        journal.write_validation(validation, position)
+        score = validation.score
+        if score is not None and (position.best_metric is None or score > position.best_metric):
+            position.best_metric, position.best_step = score, position.step
+        if score is not None and checkpoints.is_among_best(score):
+            save("best", score, loader.get_state())
+        journal.write_validation(validation)
         tell(math.nan, validation)
         return validation
 
     # --- Loop -------------------------------------------------------------------------------------------------------
     pending: tuple[Loaded, dict[str, jax.Array]] | None = None
     validation: Validation | None = None
-    num_idle = 0
-    with Interruption() as interruption, mixture, validator:
+    names = [task["name"] for task in tasks]
+    with (
+        Interruption() as interruption,
+        mixture,
+        validator,
+        checkpoints,
+        Journal(run_dir, config, names, num_parameters, position) as journal,
+    ):
+        checkpoints.discard_after(position.step)
+        num_idle = journal.validations_since_best()
         try:
             while position.step < config.train.steps and position.elapsed_s < limit_s:
                 # Step
@@ -180,9 +193,10 @@ def train(
                 pending, validation = (loaded, metrics), None
                 position.step += 1
                 position.elapsed_s = pace.tick(config.train.batch_size)
+                checkpoints.check()
                 if position.step % config.train.log_every == 0:
                     loss = _finite_loss(pending, position.step - 1)
-                    journal.write_step(position, jax.device_get(metrics), pace)
+                    journal.write_step(jax.device_get(metrics), pace)
                     pace.reset()
                 tell(loss, None)
 
@@ -200,6 +214,7 @@ def train(
                     _finite_loss(pending, position.step - 1)
                     save("last", validation.score if validation else None, loader.get_state())
                 if has_stopped:
+                    checkpoints.wait()
                     raise TrainingInterrupted(interruption.signal_number or 0, position.step, run_dir)
 
             # --- End ------------------------------------------------------------------------------------------------
@@ -213,10 +228,14 @@ def train(
             if pending is not None:
                 save("last", None, pending[0].state)
             raise
-        finally:
-            journal.close(position)
-            checkpoints.close()
     return run_dir
+
+
+def retention_of(config: RunConfig) -> Retention:
+    """Which checkpoints a run keeps."""
+    train = config.train
+    archive = Path(train.archive_dir) if train.archive_dir else None
+    return Retention(train.keep_last, train.keep_best, train.keep_every, train.keep_hours, archive)
 
 
 def _tasks_of(config: RunConfig, database: Database) -> list[dict[str, Any]]:
