@@ -31,6 +31,8 @@ OWN_MODEL_KEYS: dict[str, frozenset[str]] = {"gnn": frozenset(("num_bases",)), "
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
 AgeCycle = Literal["hour", "day", "week", "year"]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -343,7 +345,13 @@ class TrainSection(_Section):
         default=None, description="folder that checkpoints kept no longer are moved to; null: they are removed"
     )
     patience: int | None = Field(default=None, ge=1, description="validations without improvement after which it ends")
-    tensorboard: bool = Field(default=False, description="also write TensorBoard event files")
+    trackers: tuple[TrackerName, ...] = Field(
+        default=("tensorboard",),
+        description="where figures go besides metrics.jsonl: event files of TensorBoard in the run folder; MLflow; "
+        "Weights & Biases",
+    )
+    project: str = Field(default="tributary", min_length=1, description="experiment of MLflow, project of wandb")
+    plots: bool = Field(default=True, description="draw curves into the run folder, at validations and at the end")
 
 
 class RunConfig(_Section):
@@ -402,11 +410,8 @@ class RunConfig(_Section):
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
-        merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-        for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
-            _apply_override(merged, override)
         try:
-            return cls.model_validate(merged)
+            return cls.model_validate(apply_overrides(values, overrides))
         except ValidationError as error:
             raise ConfigError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
 
@@ -418,16 +423,38 @@ class RunConfig(_Section):
             ConfigError: the file is no valid YAML or no valid configuration.
             FileNotFoundError: there is no such file.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from None
-        return cls.from_mapping({} if values is None else values, overrides, source=str(path))
+        return cls.from_mapping(read_yaml(path), overrides, source=str(path))
 
     def to_yaml(self) -> str:
         """The resolved configuration, every key spelled out; `load` reads it back unchanged."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file says; an empty mapping where it is empty.
+
+    Raises:
+        ConfigError: it is no YAML.
+        FileNotFoundError: there is no such file.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return {} if values is None else values
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a nested mapping with `section.key=value` texts applied.
+
+    Raises:
+        ConfigError: a text is none, or its key is unknown.
+    """
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
+        _apply_override(merged, override)
+    return merged
 
 
 def _fields_at(path: Iterable[Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import safetensors
 
 from tributary.checkpoint import Checkpoints, Progress
 from tributary.config import ConfigError, PublishedKind, RunConfig
+from tributary.cost import CostMeter
 from tributary.data import Database
 from tributary.journal import Journal, Position
 from tributary.mixture import task_mixture
@@ -210,7 +211,7 @@ def _write_run(
     run_dir = config.run.path
     with Checkpoints(run_dir, Retention(keep_last=config.train.keep_last)) as checkpoints:
         checkpoints.save("last", state, progress)
-    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position).close()
+    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position, CostMeter({})).close()
 
 
 def _sampler_state(config: RunConfig, database: Database, tasks: list[dict[str, Any]]) -> str:

@@ -23,10 +23,12 @@ from flax import nnx
 from tributary.batch import Batch, DatabaseArrays
 from tributary.checkpoint import Checkpoints, Kind, Progress, check_same_run
 from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
+from tributary.cost import CostMeter
 from tributary.data import Database, Loaded, Loader, database_arrays
 from tributary.journal import Journal, Pace, Position
 from tributary.losses import Objective, objective_loss
 from tributary.mixture import task_mixture
+from tributary.operations import StepOperations, peak_operations
 from tributary.optim import evaluation_params, init_state, make_train_step
 from tributary.predict import describe_model, find_task, make_forward
 from tributary.retention import Retention
@@ -44,8 +46,10 @@ RESUMABLE_CHANGES = {
     "train.keep_hours",
     "train.keep_last",
     "train.log_every",
-    "train.tensorboard",
+    "train.plots",
+    "train.project",
     "train.time_limit_minutes",
+    "train.trackers",
 }
 """Keys of a config that may differ when a run is resumed."""
 
@@ -81,6 +85,8 @@ class Report:
     """Contexts per second since the last line of the log."""
     input_wait: float
     """Share of that time spent waiting for batches."""
+    utilisation: float
+    """Operations done in that time, as a part of what the devices could do; see `tributary.operations`."""
     validation: Validation | None
     """The validation made after this step, if one was."""
 
@@ -131,7 +137,7 @@ def train(
     mixture = task_mixture(database, tasks, config)
     loader = Loader(mixture, device)
     checkpoints = Checkpoints(run_dir, retention_of(config))
-    position = Position()
+    position, meter = Position(), CostMeter({})
     saved_config, builds = config.model_dump(mode="json"), {config.data.database: database.build_id}
     embedder = json.loads(database.manifest)["embedder"]
     if resume == "auto" and checkpoints.steps("last"):
@@ -141,20 +147,22 @@ def train(
         state = jax.device_put(restored, device)
         loader.set_state(progress.sampler_state)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
+        meter = CostMeter(progress.cost)
     validator = Validator(database, tasks, config, make_forward(graphdef), device)
-    pace = Pace(position.elapsed_s)
+    operations_of = StepOperations(train_step, state, arrays)
+    pace = Pace(position.elapsed_s, peak_operations(config.model.dtype)[0])
     limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
 
     def save(kind: Kind, metric: float | None, sampler_state: str) -> None:
         record = dataclasses.asdict(position)
         record |= {"metric": metric, "sampler_state": sampler_state, "config": saved_config}
-        checkpoints.save(kind, state, Progress(**record, builds=builds, embedder=embedder))
+        checkpoints.save(kind, state, Progress(**record, builds=builds, embedder=embedder, cost=meter.cost()))
 
     def tell(loss: float, validation: Validation | None) -> None:
         if on_progress is not None:
             num_steps = config.train.steps
             remaining_s = pace.remaining_s(position, num_steps, limit_s)
-            rates = (pace.examples_per_s, pace.input_wait)
+            rates = (pace.examples_per_s, pace.input_wait, pace.utilisation)
             on_progress(Report(position.step, num_steps, position.elapsed_s, remaining_s, loss, *rates, validation))
 
     def validate() -> Validation:
@@ -177,7 +185,7 @@ def train(
         mixture,
         validator,
         checkpoints,
-        Journal(run_dir, config, names, num_parameters, position) as journal,
+        Journal(run_dir, config, names, num_parameters, position, meter) as journal,
     ):
         checkpoints.discard_after(position.step)
         num_idle = journal.validations_since_best()
@@ -192,7 +200,9 @@ def train(
                 loss = _finite_loss(pending, position.step - 1)
                 pending, validation = (loaded, metrics), None
                 position.step += 1
-                position.elapsed_s = pace.tick(config.train.batch_size)
+                operations = operations_of(loaded.device)
+                meter.operations += operations
+                position.elapsed_s = pace.tick(config.train.batch_size, operations)
                 checkpoints.check()
                 if position.step % config.train.log_every == 0:
                     loss = _finite_loss(pending, position.step - 1)
