@@ -47,9 +47,10 @@ def test_what_a_processor_could_do_is_measured_once():
     assert peak_operations("float32") == (peak, how)
 
 
-@pytest.mark.parametrize(
-    ("kind", "tera"), [("NVIDIA H100 80GB HBM3", 989.0), ("NVIDIA A10G", 70.0), ("TPU v5 lite", 197)]
-)
+ACCELERATORS = [("NVIDIA H100 80GB HBM3", 989.0), ("NVIDIA A10G", 70.0), ("TPU v5 lite", 197.0)]
+
+
+@pytest.mark.parametrize(("kind", "tera"), ACCELERATORS)
 def test_what_an_accelerator_could_do_stands_in_a_table(monkeypatch, kind, tera):
     class Device:
         device_kind, platform = kind, "gpu"
