@@ -26,6 +26,7 @@ from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
 from tributary.cost import CostMeter
 from tributary.data import Database, Loaded, Loader, database_arrays
 from tributary.journal import Journal, Pace, Position
+from tributary.learned import remember
 from tributary.losses import Objective, objective_loss
 from tributary.mixture import task_mixture
 from tributary.operations import StepOperations, peak_operations
@@ -149,6 +150,7 @@ def train(
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
         meter = CostMeter(progress.cost)
     validator = Validator(database, tasks, config, make_forward(graphdef), device)
+    remember(run_dir, [database], are_spread=config.model.kind not in PUBLISHED_KINDS)
     operations_of = StepOperations(train_step, state, arrays)
     pace = Pace(position.elapsed_s, peak_operations(config.model.dtype)[0])
     limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
