@@ -63,6 +63,8 @@ class Progress:
     """Step of the largest metric so far."""
     cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """What the run cost so far; see `tributary.cost`."""
+    origin: dict[str, Any] | None = None
+    """Where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random."""
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:
@@ -215,6 +217,11 @@ class Checkpoints:
         """Committed steps, oldest first."""
         return sorted(int(path.name) for path in (self._root / kind).glob("*") if path.name.isdecimal())
 
+    def candidates(self, kind: Kind) -> list[int]:
+        """Committed steps in the order in which they are to be restored: the newest first, of `best` the best."""
+        found = self.steps(kind)
+        return found[::-1] if kind == "last" else ranking({step: self._metric_on_disk(step) for step in found})
+
     def restore(self, kind: Kind, template: Any, *, step: int | None = None) -> tuple[Any, Progress]:
         """The newest (of `best`: the best) sound step, or the given one.
 
@@ -232,9 +239,8 @@ class Checkpoints:
         found = self.steps(kind)
         if step is not None and step not in found:
             raise CheckpointError(f"{self._root / kind}: no step {step}; found {found or 'none'}")
-        candidates = found[::-1] if kind == "last" else ranking({one: self._metric_on_disk(one) for one in found})
         problems = []
-        for candidate in [step] if step is not None else candidates:
+        for candidate in [step] if step is not None else self.candidates(kind):
             try:
                 return self._restore_step(kind, template, candidate)
             except Exception as error:  # damage shows in whatever way the reader meets it

@@ -112,6 +112,7 @@ class Journal:
         meter: of what it costs.
         position: where training stands, kept up by the loop; lines of later steps, left by a run that was cut off,
             are dropped.
+        origin: where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random.
 
     Raises:
         WriteError: a file cannot be written; of every method.
@@ -125,11 +126,14 @@ class Journal:
         num_parameters: int,
         position: Position,
         meter: CostMeter,
+        origin: Mapping[str, Any] | None = None,
     ):
         self._dir, self._config, self._tasks, self._num_parameters = run_dir, config, tasks, num_parameters
         self._position, self._meter = position, meter
         _write(run_dir / "config.yaml", config.to_yaml())
         _write(run_dir / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
+        if origin is not None:
+            _write(run_dir / "origin.json", json.dumps(origin, indent=2) + "\n")
         self._path = run_dir / "metrics.jsonl"
         self._lines = _lines_until(self._path, position.step)
         _write(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
@@ -186,7 +190,7 @@ class Journal:
         position = self._position
         return {
             "name": self._config.run.name,
-            "database": self._config.data.database,
+            "database": ", ".join(str(part.database) for part in self._config.data.parts.values()),
             "tasks": self._tasks,
             "num_parameters": self._num_parameters,
             "num_steps": position.step,

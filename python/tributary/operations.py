@@ -108,22 +108,23 @@ def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 @functools.cache
-def peak_operations(dtype: str) -> tuple[float, str]:
-    """What the devices of this process could do per second, and how that is known.
+def peak_operations(dtype: str, num_devices: int) -> tuple[float, str]:
+    """What devices could do per second, and how that is known.
 
     Args:
         dtype: of the computation, `float32` or `bfloat16`.
+        num_devices: over all processes.
 
     Returns:
-        Operations per second of all devices together; `data sheet` or `measured`.
+        Operations per second of all of them together; `data sheet` or `measured`.
     """
-    devices = jax.devices()
-    kind = devices[0].device_kind
+    device = jax.devices()[0]
+    kind = device.device_kind
     for name, peaks in _PEAKS_TERA.items():
         if name.lower() in kind.lower():
-            return peaks[dtype != "bfloat16"] * 1e12 * len(devices), "data sheet"
+            return peaks[dtype != "bfloat16"] * 1e12 * num_devices, "data sheet"
     # Simulated devices of a processor share its cores.
-    count = 1 if devices[0].platform == "cpu" else len(devices)
+    count = jax.process_count() if device.platform == "cpu" else num_devices
     return _measured(dtype) * count, "measured"
 
 

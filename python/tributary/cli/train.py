@@ -33,7 +33,8 @@ def train(
     resolved = RunConfig.load(config, overrides or ())
     # Orbax logs, with a traceback, what it raises anyway.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    messages().print(f"training {resolved.run.path} on {resolved.data.database}", markup=False, soft_wrap=True)
+    databases = ", ".join(str(part.database) for part in resolved.data.parts.values())
+    messages().print(f"training {resolved.run.path} on {databases}", markup=False, soft_wrap=True)
     try:
         with TrainingWatcher() as watcher:
             run_dir = run(resolved, resume=resume, on_progress=watcher.show)

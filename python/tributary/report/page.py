@@ -105,9 +105,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _manifest_of(database: str, missing: list[str]) -> Mapping[str, Any] | None:
+def _manifest_of(database: str | None, missing: list[str]) -> Mapping[str, Any] | None:
     from tributary.data import Database
 
+    if database is None:
+        missing.append("the run has several databases: their summaries are left out")
+        return None
     try:
         found: dict[str, Any] = json.loads(Database(database).manifest)
     except FileNotFoundError:
