@@ -7,8 +7,8 @@ training runs to its end. Then another of the same configuration is killed with 
 moment of a save (an unfinished checkpoint lies on the disk), else at a random moment after its start (loading,
 compiling, training, validating), and resumed with `--resume auto`. One that reaches its end is compared and followed by
 a new one until there were enough kills; the last one is let run to its end. Compared are all lines of
-`metrics.jsonl` but for times, to the bit, and the digests of the last checkpoint. Exit code 1 and the first difference
-if there is one.
+`metrics.jsonl` but for times and memory, to the bit, and the digests of the last checkpoint. Exit code 1 and the first
+difference if there is one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,15 @@ SMALL = {
         "log_every": 1,
     },
 }
-TIMES = ("elapsed_s", "examples_per_s", "input_wait", "input_wait_ms")
+OF_THE_MACHINE = (
+    "elapsed_s",
+    "examples_per_s",
+    "input_wait",
+    "input_wait_ms",
+    "utilisation",
+    "peak_memory_bytes",
+    "device_peak_bytes",
+)
 """What may differ between two runs."""
 
 
@@ -124,9 +132,11 @@ class Run:
         return any(self.folder.glob("checkpoints/*/*.orbax-checkpoint-tmp*"))
 
     def lines(self) -> list[dict[str, Any]]:
-        """Lines of the journal, without times."""
+        """Lines of the journal, without what is of the machine."""
         texts = (self.folder / "metrics.jsonl").read_text().splitlines()
-        return [{name: value for name, value in json.loads(text).items() if name not in TIMES} for text in texts]
+        return [
+            {name: value for name, value in json.loads(text).items() if name not in OF_THE_MACHINE} for text in texts
+        ]
 
     def digests(self) -> dict[str, str]:
         """Digests of the arrays of the newest checkpoint."""
