@@ -39,7 +39,9 @@ _VERBS = {
     "import-weights": "Models",
     "evaluate": "Models",
     "predict": "Models",
+    "embed-rows": "Models",
     "report": "Models",
+    "promote": "Models",
 }
 
 
