@@ -663,7 +663,9 @@ def _explain(item: Mapping[str, Any]) -> str:
         choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         close = difflib.get_close_matches(item["input"], choices, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
-    return f"key `{name}`: {item['msg'].lower()}, found {item['input']!r}{hint}"
+    is_ours = item["type"] == "value_error"
+    message = str(item["msg"]).removeprefix("Value error, ") if is_ours else item["msg"].lower()
+    return f"key `{name}`: {message}, found {item['input']!r}{hint}"
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
