@@ -68,7 +68,7 @@ def _describe_batches(config: RunConfig, batches: list[Loaded], draw_s: float) -
     used = np.concatenate([(~part.cell_is_padding).sum(axis=1) for part in hosts])
     share_full = float((used >= config.data.seq_len).mean())
     found = (
-        f"{used.mean():.0f} of {config.data.seq_len} cells per context on average, {share_full:.0%} of the contexts full, "
+        f"{used.mean():.0f} of {config.data.seq_len} cells per context on average, {share_full:.0%} of them full, "
         f"{1000 * draw_s:.0f} ms to draw a batch"
     )
     warn = ""
@@ -134,8 +134,9 @@ def _check_pace(
     total_s = train.steps * max(step_s, draw_s) + compile_s
     limit_s = None if train.time_limit_minutes is None else 60.0 * train.time_limit_minutes
     found = (
-        f"{1000 * step_s:.0f} ms a step of the largest shape ({train.batch_size / step_s:,.0f} examples/s, {utilisation:.0%} "
-        f"of the {how} peak), {compile_s:.0f} s to compile, at most {_duration(total_s)} for {train.steps:,} steps"
+        f"{1000 * step_s:.0f} ms a step of the largest shape ({train.batch_size / step_s:,.0f} examples/s, "
+        f"{utilisation:.0%} of the {how} peak), {compile_s:.0f} s to compile, "
+        f"at most {_duration(total_s)} for {train.steps:,} steps"
     )
     warn = ""
     if draw_s > step_s:
