@@ -44,6 +44,9 @@ LABELS = {
     "constant": "constant",
 }
 
+SQUARE = (3.1, 2.9)
+"""Inches of the plots of which four stand in a row."""
+
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -238,7 +241,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         return []
     shown = {who: scores[who] for who in ("lightgbm", "ensemble", "model") if who in scores}
     pictures = []
-    with _figure(f"{name} roc", 3.6) as figure:
+    with _figure(f"{name} roc", *SQUARE) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -248,7 +251,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(loc="lower right")
         pictures.append(_svg(figure, "ROC curve"))
-    with _figure(f"{name} pr", 3.6) as figure:
+    with _figure(f"{name} pr", *SQUARE) as figure:
         axes = figure.subplots()
         axes.axhline(label.mean(), color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -258,7 +261,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         axes.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.03))
         axes.legend(loc="lower left")
         pictures.append(_svg(figure, "precision-recall curve"))
-    with _figure(f"{name} calibration", 3.6) as figure:
+    with _figure(f"{name} calibration", *SQUARE) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -269,7 +272,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         pictures.append(_svg(figure, "calibration"))
     said = np.where(scores["model"] >= THRESHOLD, "true", "false")
     title = f"Confusion at probability {THRESHOLD:g}"
-    pictures.append(_confusion(name, np.where(label, "true", "false"), said, ["true", "false"], title, 3.6, 3.2))
+    pictures.append(_confusion(name, np.where(label, "true", "false"), said, ["true", "false"], title, *SQUARE))
     return pictures
 
 
