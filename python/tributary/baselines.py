@@ -203,11 +203,12 @@ def lightgbm(
 
 
 def train_label_std(database: DatabaseLike, task: str) -> float | None:
-    """Population standard deviation of the training labels in the user's units; None for other than numbers."""
+    """Sample standard deviation of the training labels in the user's units; None for other than two or more numbers."""
     loaded = Task.load(database, task)
-    if loaded.target_stype != "numerical" or not _has_labels(loaded, TRAIN):
+    labels = _labels_of(loaded, TRAIN)
+    if loaded.target_stype != "numerical" or len(labels) < 2:
         return None
-    return float(_labels_of(loaded, TRAIN).std())
+    return float(labels.std(ddof=1))
 
 
 # ---- what the three share ---------------------------------------------------------------------------------------

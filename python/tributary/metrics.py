@@ -1,15 +1,18 @@
-"""Metrics of predictions, in RelBench's definitions, computed by scikit-learn.
+"""Metrics of predictions, in RelBench's definitions, computed by scikit-learn where it has them.
 
 boolean: auroc, average_precision, f1, accuracy (threshold 0.5); numerical: mae, rmse, r2, nmae (mae divided by the
-standard deviation of the training labels); categorical: accuracy, macro_f1. A metric that the labels do not define
-(the AUROC of one class) is None, and `undefined` says why.
+sample standard deviation of the training labels); categorical: accuracy (the micro-averaged F1, too), macro_f1; links:
+map, precision, recall, mrr of the first k. A metric that the labels do not define (the AUROC of one class) is None, and
+`undefined` says why.
 
-Source: RelBench, A Benchmark for Deep Learning on Relational Databases, arXiv 2407.20060, section 4.
+Source: RelBench, A Benchmark for Deep Learning on Relational Databases, arXiv 2407.20060, section 4, and
+`relbench/metrics.py` of its releases 1.1.0 (all of these but mrr) and 3.0.2 (nmae).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,7 @@ NAMES = {
     "numerical": ("mae", "rmse", "r2", "nmae"),
     "categorical": ("accuracy", "macro_f1"),
 }
+LINK_NAMES = ("map", "precision", "recall", "mrr")
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "nmae"})
 THRESHOLD = 0.5
 
@@ -57,7 +61,7 @@ def compute(
         label: [N], none missing; numbers in the user's units, booleans, or classes.
         prediction: [N], in the units of the label; unused for booleans.
         probability: [N], of True; needed for booleans only.
-        train_label_std: standard deviation of the training labels, for nmae.
+        train_label_std: sample standard deviation of the training labels, for nmae.
 
     Returns:
         Metric name to value; None where `undefined` gives a reason.
@@ -138,6 +142,115 @@ def score(
         samples["nmae"] = samples["mae"] / train_label_std if "nmae" not in reasons else samples["mae"] * np.nan
     intervals = {name: None if name in reasons else _interval(samples.get(name, np.array([]))) for name in values}
     return Scores(values, intervals, reasons, samples)
+
+
+def is_hit(ranked: ArrayLike, truth: Sequence[ArrayLike]) -> NDArray[np.bool_]:
+    """Which of the ranked answers are true.
+
+    Args:
+        ranked: int [N, k], rows or keys of what each entity is predicted to be linked to, the likeliest first;
+            -1 fills the places of an entity that has fewer than k candidates.
+        truth: N lists of what each is linked to; an empty one is left out by the metrics, as RelBench does.
+
+    Returns:
+        bool [N, k].
+
+    Raises:
+        ValueError: unequal lengths, k of 0, or an answer given twice to one entity.
+
+    Example:
+        >>> is_hit([[7, 3], [5, -1]], [[3], [5, 6]]).tolist()
+        [[False, True], [True, False]]
+    """
+    answers = np.asarray(ranked)
+    if answers.ndim != 2 or answers.shape[1] == 0 or len(answers) != len(truth):
+        raise ValueError(f"ranked answers of shape {answers.shape} for {len(truth)} entities; need [N, k] with k > 0")
+    ordered = np.sort(answers, axis=1)
+    is_double = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != -1)).any(axis=1)
+    if is_double.any():
+        raise ValueError(f"entity {int(is_double.argmax())}: an answer is ranked twice in {answers[is_double][0]}")
+    rows = [np.isin(given, np.asarray(true)) & (given != -1) for given, true in zip(answers, truth, strict=True)]
+    return np.array(rows, bool).reshape(answers.shape)
+
+
+def map_at_k(hits: NDArray[np.bool_], num_true: ArrayLike) -> float | None:
+    """Mean average precision of the first k: RelBench's `link_prediction_map`.
+
+    Args:
+        hits: bool [N, k], from `is_hit`.
+        num_true: int [N], to how many each entity is linked, in its first k or not.
+
+    Returns:
+        The mean over entities with a link; None without any.
+
+    Example:
+        >>> map_at_k(np.array([[True, False, True]]), [2])
+        0.8333333333333333
+    """
+    return compute_links(hits, num_true)["map"]
+
+
+def compute_links(hits: NDArray[np.bool_], num_true: ArrayLike) -> dict[str, float | None]:
+    """Metrics of links, each a mean over the entities that have any.
+
+    map: sum over hits of the precision up to there, divided by the smaller of k and the number of links. precision:
+    hits / k. recall: hits / number of links. mrr: 1 / place of the first hit, 0 without one in the first k (RelBench
+    has none).
+
+    Args:
+        hits: as in `map_at_k`.
+        num_true: as in `map_at_k`.
+    """
+    by_entity = _links_by_entity(hits, num_true)
+    return {name: float(values.mean()) if len(values) else None for name, values in by_entity.items()}
+
+
+def score_links(
+    hits: NDArray[np.bool_], num_true: ArrayLike, *, num_resamples: int = 1000, rng_seed: int = 0
+) -> Scores:
+    """`compute_links` with 95 % bootstrap percentile intervals; entities are drawn independently, with replacement.
+
+    Args:
+        hits: as in `map_at_k`.
+        num_true: as in `map_at_k`.
+        num_resamples: how often.
+        rng_seed: as in `score`.
+    """
+    by_entity = _links_by_entity(hits, num_true)
+    stacked = np.stack([by_entity[name] for name in LINK_NAMES])
+    num_entities = stacked.shape[1]
+    if num_entities == 0:
+        reasons = dict.fromkeys(LINK_NAMES, "no entity is linked to anything")
+        return Scores(dict.fromkeys(LINK_NAMES), dict.fromkeys(LINK_NAMES), reasons, {})
+    rng = np.random.default_rng(rng_seed)
+    drawn = [stacked[:, rng.integers(0, num_entities, num_entities)].mean(axis=1) for _ in range(num_resamples)]
+    samples = dict(zip(LINK_NAMES, np.array(drawn).T, strict=True))
+    return Scores(
+        {name: float(by_entity[name].mean()) for name in LINK_NAMES},
+        {name: _interval(samples[name]) for name in LINK_NAMES},
+        {},
+        samples,
+    )
+
+
+def _links_by_entity(hits: NDArray[np.bool_], num_true: ArrayLike) -> dict[str, Floats]:
+    """Every metric of every entity that has a link, float64 [M]."""
+    counts = np.asarray(num_true, np.int64)
+    if hits.ndim != 2 or hits.shape[1] == 0 or counts.shape != (len(hits),):
+        raise ValueError(f"hits of shape {hits.shape} and numbers of shape {counts.shape}; need [N, k] and [N]")
+    too_many = hits.sum(axis=1) > counts
+    if too_many.any():
+        raise ValueError(f"entity {int(too_many.argmax())} has more hits than links")
+    found, linked = hits[counts > 0], counts[counts > 0]
+    k = hits.shape[1]
+    places = np.arange(1, k + 1)
+    precision_so_far = np.cumsum(found, axis=1) / places
+    return {
+        "map": (precision_so_far * found).sum(axis=1) / np.minimum(linked, k),
+        "precision": found.sum(axis=1) / k,
+        "recall": found.sum(axis=1) / linked,
+        "mrr": (found / places).max(axis=1),
+    }
 
 
 def difference(metric: str, ours: Scores, theirs: Scores) -> tuple[float, float, float] | None:

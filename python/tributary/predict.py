@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from flax import nnx
 
+from tributary.answers import Target, answer_fields, answer_type, decode, decode_labels, target_of
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
 from tributary.checkpoint import CheckpointError, Checkpoints, Kind
 from tributary.config import PUBLISHED_KINDS, ConfigError, ModelConfig, RunConfig
@@ -188,7 +189,7 @@ def predict_split(
         "database_cutoff": database_cutoff,
     }
     tables = list(_predicted_tables(run, task, split, progress=progress, **options))
-    return pa.concat_tables(tables) if tables else _schema(run, find_task(run.manifest, task)).empty_table()
+    return pa.concat_tables(tables) if tables else task_schema(run, task).empty_table()
 
 
 def write_predictions(
@@ -219,7 +220,7 @@ def write_predictions(
     num_rows = 0
     out_parquet.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with pq.ParquetWriter(partial, _schema(run, find_task(run.manifest, task))) as writer:
+        with pq.ParquetWriter(partial, task_schema(run, task)) as writer:
             for table in _predicted_tables(run, task, split, progress=progress, **options):
                 writer.write_table(table)
                 num_rows += table.num_rows
@@ -243,6 +244,7 @@ def _predicted_tables(
     if max_seeds is not None and max_seeds < 1:
         raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
     described = find_task(run.manifest, task)
+    target = target_of(run.database, run.manifest, described)
     num_seeds = described["splits"][split] if seeds is None else len(seeds)
     is_part = max_seeds is not None and max_seeds < num_seeds
     total = min(num_seeds, max_seeds or num_seeds)
@@ -259,7 +261,7 @@ def _predicted_tables(
         for batch in itertools.islice(sampler, math.ceil(total / size)):
             on_device = jax.device_put(trim(batch, fitted).device_fields())
             outputs = jax.device_get(run.forward(run.params, on_device, run.arrays))
-            table = _to_table(run, described, name, batch, outputs).slice(0, total - done)
+            table = _to_table(run, described, target, name, batch, outputs).slice(0, total - done)
             done += table.num_rows
             if progress is not None:
                 progress(done, total)
@@ -281,74 +283,37 @@ def _key_type(run: Run, task: dict[str, Any]) -> pa.DataType:
     return pa.uint64() if table.get("key_kind") == "uint" else pa.int64()
 
 
-def _schema(run: Run, task: dict[str, Any]) -> pa.Schema:
-    answers = {"numerical": pa.float64(), "timestamp": pa.timestamp("us"), "boolean": pa.bool_()}
-    answer = answers.get(task["target_stype"], pa.string())
+def task_schema(run: Run, task: str) -> pa.Schema:
+    """Columns of the predictions of a task."""
+    described = find_task(run.manifest, task)
+    return _schema(run, described, target_of(run.database, run.manifest, described))
+
+
+def _schema(run: Run, task: dict[str, Any], target: Target) -> pa.Schema:
     fields = {
         "seed_index": pa.int64(),
         "entity": _key_type(run, task),
         "seed_time": pa.timestamp("us"),
         "split": pa.string(),
-        "prediction": answer,
-        "probability": pa.float64(),
-        "label": answer,
     }
-    return pa.schema(list(fields.items()))
+    label = pa.field("label", answer_type(target.stype))
+    return pa.schema([*fields.items(), *answer_fields(target), label])
 
 
 def _to_table(
-    run: Run, task: dict[str, Any], split: Split | None, batch: Batch, outputs: dict[str, np.ndarray]
+    run: Run, task: dict[str, Any], target: Target, split: Split | None, batch: Batch, outputs: dict[str, np.ndarray]
 ) -> pa.Table:
     real = ~batch.seed_is_padding
-    schema = _schema(run, task)
+    schema = _schema(run, task, target)
     table = run.manifest["tables"][task["anchor_table"]]
     rows = batch.seed_row[real]
     times = batch.seed_time[real]
-    prediction, probability, label = _decode(run, task, batch, outputs)
-    is_null = batch.target_is_null[real]
     columns = {
         "seed_index": pa.array(batch.seed_index[real]),
         "entity": rows if table["primary_key"] is None else run.database.row_keys(table["name"], rows),
         "seed_time": pa.array(times, pa.timestamp("us"), mask=times == END_OF_TIME),
         "split": pa.array([split] * len(rows), pa.string()),
-        "prediction": pa.array(prediction[real], schema.field("prediction").type),
-        "probability": pa.nulls(len(rows), pa.float64()) if probability is None else pa.array(probability[real]),
-        "label": pa.array(label[real], schema.field("label").type, mask=is_null),
+        **decode(target, {name: values[real] for name, values in outputs.items()}),
+        "label": decode_labels(target, run.database, task, batch).filter(pa.array(real)),
     }
     return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
-
-
-def _decode(
-    run: Run, task: dict[str, Any], batch: Batch, outputs: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Prediction, probability and label of every context in the user's units."""
-    stype = task["target_stype"]
-    if stype == "numerical":
-        mean, std = task["statistics"]["mean"], task["statistics"]["std"]
-        values = outputs["number"].astype(np.float64) * std + mean
-        return values, None, batch.target_value.astype(np.float64) * std + mean
-    if stype == "timestamp":
-        mean, std = run.manifest["time"]["mean_us"], run.manifest["time"]["std_us"]
-        moments = [
-            np.rint(z.astype(np.float64) * std + mean).astype("datetime64[us]")
-            for z in (outputs["moment"], batch.target_value)
-        ]
-        return moments[0], None, moments[1]
-    if stype == "boolean":
-        probability = 1.0 / (1.0 + np.exp(-outputs["truth"].astype(np.float64)))
-        return probability >= 0.5, probability, batch.target_value > 0.5
-    logits = outputs["classes"].astype(np.float64)
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    best = weights.argmax(axis=1)
-    probability = weights[np.arange(len(best)), best] / weights.sum(axis=1)
-    classes = np.array(task["classes"], np.int64)
-    return _class_texts(run, task, classes[best]), probability, _class_texts(run, task, batch.target_vocab)
-
-
-def _class_texts(run: Run, task: dict[str, Any], ids: np.ndarray) -> np.ndarray:
-    """The user's values of vocabulary ids; a categorical value is stored as `<column> is <value>`."""
-    distinct, inverse = np.unique(np.maximum(ids, 0), return_inverse=True)
-    texts = run.database.vocab(distinct.tolist())
-    if task["target_stype"] == "categorical":
-        texts = [text.removeprefix(f"{task['target_column']} is ") for text in texts]
-    return np.array(texts, object)[inverse]

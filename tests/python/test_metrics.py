@@ -120,3 +120,41 @@ def test_direction_of_each_metric():
     assert metrics.default_metric("boolean") == "auroc"
     assert metrics.default_metric("numerical") == "mae"
     assert metrics.default_metric("categorical") == "accuracy"
+
+
+def test_links_equal_hand_counts():
+    truth = [[3], [5, 6, 9], [], [1, 2, 3, 4]]
+    ranked = [[7, 3, 1], [5, 8, 9], [1, 2, 3], [8, 9, -1]]
+    hits = metrics.is_hit(ranked, truth)
+    assert hits.tolist() == [[False, True, False], [True, False, True], [False] * 3, [False] * 3]
+    found = metrics.compute_links(hits, [len(true) for true in truth])
+    # the third has no link and does not count
+    assert found["map"] == pytest.approx((1 / 2 + (1 + 2 / 3) / 3 + 0) / 3)
+    assert found["precision"] == pytest.approx((1 + 2 + 0) / 9)
+    assert found["recall"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert found["mrr"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert metrics.map_at_k(hits, [1, 3, 0, 4]) == found["map"]
+    assert metrics.map_at_k(hits[:, :1], [1, 3, 0, 4]) == pytest.approx(1 / 3), "more links than k: divided by k"
+
+
+def test_links_have_intervals_that_are_paired():
+    rng = np.random.default_rng(0)
+    good, bad = rng.random((200, 5)) < 0.5, rng.random((200, 5)) < 0.1
+    ours, theirs = (metrics.score_links(hits, np.full(200, 5)) for hits in (good, bad))
+    low, high = ours.intervals["map"]
+    assert low < ours.values["map"] < high
+    gain, low, _ = metrics.difference("map", ours, theirs)
+    assert gain == pytest.approx(ours.values["map"] - theirs.values["map"])
+    assert low > 0
+    nothing = metrics.score_links(np.zeros((3, 2), bool), [0, 0, 0])
+    assert nothing.values["map"] is None
+    assert "no entity is linked" in nothing.undefined["map"]
+
+
+def test_bad_links_are_named():
+    with pytest.raises(ValueError, match="entity 1: an answer is ranked twice"):
+        metrics.is_hit([[1, 2, 3], [4, 5, 4]], [[1], [4]])
+    with pytest.raises(ValueError, match="for 1 entities"):
+        metrics.is_hit([[1, 2], [3, 4]], [[1]])
+    with pytest.raises(ValueError, match="entity 0 has more hits than links"):
+        metrics.compute_links(np.ones((1, 2), bool), [1])
