@@ -292,9 +292,7 @@ class Checkpoints:
         if not (folder / _MARKER).is_file():
             raise CheckpointError(f"its commit marker {_MARKER} is missing")
         names = ("config", "sampler", "progress")
-        items = self._orbax.restore(
-            folder, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in names})
-        )
+        items = self._orbax.restore(folder, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in names}))
         record = dict(items["progress"])
         digests = record.pop("digests")
         return Progress(config=items["config"], sampler_state=items["sampler"]["state"], **record), digests
@@ -349,7 +347,9 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(descriptor, 100).decode() or "another process"
         os.close(descriptor)
-        raise CheckpointError(f"{path.parent}: {holder} is training this run; wait for it, or take another run.name") from None
+        raise CheckpointError(
+            f"{path.parent}: {holder} is training this run; wait for it, or take another run.name"
+        ) from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} of {os.uname().nodename}".encode())
     return descriptor

@@ -18,6 +18,7 @@ from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.model.encoders import (
     BOOLEAN,
     CATEGORICAL,
+    IDENTIFIER,
     NUMERICAL,
     TEXT,
     TIMESTAMP,
@@ -267,7 +268,7 @@ def target_loss(
 
     Returns:
         Loss, and its parts by name. A label that is none of its task's classes is left out and counted in
-        `num_unknown_classes`.
+        `num_unknown_classes`, a seed of a link task without a candidate in `num_without_candidates`.
     """
     cell = jnp.maximum(batch.target_cell, 0)
     stype = jnp.take_along_axis(batch.cell_stype, cell[:, None], axis=1)[:, 0]
@@ -285,18 +286,39 @@ def target_loss(
         "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), is_candidate, objective.z_loss),
     }
     is_word = (stype == CATEGORICAL) | (stype == TEXT)
+    losses["row"], has_candidates = candidate_loss(outputs.candidates, batch)
     chosen = {
         "number": labelled & (stype == NUMERICAL),
         "moment": labelled & (stype == TIMESTAMP),
         "truth": labelled & (stype == BOOLEAN),
         "word": labelled & is_word & in_classes,
+        "row": labelled & (stype == IDENTIFIER) & has_candidates,
     }
     weights = {kind: mask.astype(jnp.float32) for kind, mask in chosen.items()}
     total = sum(jnp.sum(jnp.where(chosen[kind], losses[kind], 0.0)) for kind in losses)
     total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in weights), 1.0)
     parts = {f"target_{kind}_loss": weighted_mean(losses[kind], weights[kind]) for kind in losses}
     parts["num_unknown_classes"] = jnp.sum(labelled & is_word & ~in_classes)
+    parts["num_without_candidates"] = jnp.sum(labelled & (stype == IDENTIFIER) & ~has_candidates)
     return total, parts
+
+
+def candidate_loss(log_odds: Array | None, batch: Batch) -> tuple[Array, Array]:
+    """Mean binary cross-entropy over the candidates of each seed, and bool [B]: whether it has any.
+
+    Source: RelBench's ID-GNN, arXiv 2407.20060 and `examples/idgnn_link.py` of its repository, which judges the rows of
+    the target table in a seed's context. We differ: every seed weighs the same, whatever the number of its candidates.
+
+    Args:
+        log_odds: float32 [B, A]; None where no link task is asked or the model cannot judge rows.
+        batch: device fields.
+    """
+    if log_odds is None:
+        return jnp.zeros(batch.seed_task.shape), jnp.zeros(batch.seed_task.shape, bool)
+    losses = boolean_loss(log_odds, batch.row_is_target.astype(jnp.float32))
+    number = jnp.sum(batch.row_is_candidate, axis=1)
+    mean = jnp.sum(jnp.where(batch.row_is_candidate, losses, 0.0), axis=1) / jnp.maximum(number, 1)
+    return mean, number > 0
 
 
 # --- Links -------------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ from tributary.seeds import Seeds
 Split = Literal["train", "val", "test"]
 
 Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
-"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits."""
+"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits; of link
+tasks also `candidates` float32 [B, A] log-odds."""
 
 
 def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:
@@ -53,7 +54,10 @@ def make_forward(graphdef: nnx.GraphDef[Any]) -> Forward:
         model = nnx.merge(graphdef, params)
         outputs = model(batch, arrays, jnp.maximum(batch.target_cell, 0)[:, None])
         scalars = {name: getattr(outputs, name)[:, 0] for name in ("number", "moment", "truth")}
-        return {**scalars, "classes": class_logits(model, outputs.query[:, 0], batch, arrays)}
+        scores = {**scalars, "classes": class_logits(model, outputs.query[:, 0], batch, arrays)}
+        if outputs.candidates is not None:
+            scores["candidates"] = outputs.candidates
+        return scores
 
     return jax.jit(forward)
 

@@ -24,7 +24,14 @@ _STYPES = {
     "binary_classification": "boolean",
     "regression": "numerical",
     "multiclass_classification": "categorical",
+    "recommendation": "link",
+    "link_prediction": "link",
 }
+_NEEDED = {
+    True: ("src_entity_table", "src_entity_col", "dst_entity_table", "dst_entity_col"),
+    False: ("entity_table", "target_col"),
+}
+"""What the manifest of a task has to say, by whether it predicts links."""
 _SPLITS = ("train", "val", "test")
 _SETTLED = frozenset({"primary_key", "foreign_keys", "temporal_column"})
 
@@ -152,12 +159,17 @@ class RelbenchSource:
         stype = _STYPES.get(said["task_type"])
         if stype is None:
             return f"{said['task_type']} predicts more than one value"
+        missing = [name for name in _NEEDED[stype == "link"] if said.get(name) is None]
+        if missing:
+            return f"its manifest does not say {', '.join(f'`{name}`' for name in missing)}"
         split = {"val": str(manifest["val_timestamp"]), "test": str(manifest["test_timestamp"])}
-        task: dict[str, Any] = {
-            "anchor_table": said["entity_table"],
-            "target_column": said["target_col"],
-            "target_stype": stype,
-        }
+        task: dict[str, Any]
+        if stype == "link":
+            task = {"anchor_table": said["src_entity_table"], "target_column": said["dst_entity_col"]}
+            task |= {"target_stype": stype, "target_table": said["dst_entity_table"]}
+            task |= {"top_k": said["eval_k"]} if said.get("eval_k") else {}
+        else:
+            task = {"anchor_table": said["entity_table"], "target_column": said["target_col"], "target_stype": stype}
         if said.get("remove_columns"):
             task["remove_columns"] = [list(place) for place in said["remove_columns"]]
         if said["kind"] == "autocomplete":
@@ -166,7 +178,8 @@ class RelbenchSource:
             ]
             stype = self._cell_stype(said["entity_table"], said["target_col"], stype)
             return {**task, "target_stype": stype, "split": split, **({"remove_columns": hidden} if hidden else {})}
-        task |= {"anchor_key": said["entity_col"], "observation_time_column": said["time_col"]}
+        task |= {"anchor_key": said["src_entity_col" if stype == "link" else "entity_col"]}
+        task |= {"observation_time_column": said["time_col"]} if said.get("time_col") else {}
         if said.get("sql"):
             task |= {"query": said["sql"], "timedelta": said["timedelta"], "split": split}
             return {**task, "num_eval_timestamps": said.get("num_eval_timestamps", 1)}
@@ -190,16 +203,22 @@ class RelbenchSource:
         keys, _, time = _own_keys(first)
         schema = pq.read_schema(first)
         others = [name for name in schema.names if name not in keys and name != time and not name.startswith("__")]
-        if len(keys) != 1 or len(others) != 1:
+        lists = [name for name in keys if pa.types.is_list(schema.field(name).type)]
+        if len(keys) == 2 and len(lists) == 1 and not others:
+            others = lists
+        if len(keys) - len(lists) != 1 or len(others) != 1:
             return f"its labels have {len(keys)} entities and {len(others)} targets, expected one of each"
-        column, anchor = next(iter(keys.items()))
+        column, anchor = next((name, table) for name, table in keys.items() if name not in lists)
         task: dict[str, Any] = {
             "table": self._labels(folder),
             "anchor_table": anchor,
             "anchor_key": column,
             "target_column": others[0],
-            "target_stype": _stype_of(folder, others[0]),
         }
+        if lists:
+            task |= {"target_stype": "link", "target_table": keys[lists[0]]}
+        else:
+            task["target_stype"] = _stype_of(folder, others[0])
         self.findings.warnings.append(
             f"task {folder.name}: version 2 does not say how long a label looks ahead; add `horizon`, or past labels"
             " stay hidden"
