@@ -36,8 +36,8 @@ from tributary.seeds import Seeds
 Split = Literal["train", "val", "test"]
 
 Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
-"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits; of link
-tasks also `candidates` float32 [B, A] log-odds."""
+"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits; where
+a link task is asked also `candidates` float32 [B, A] log-odds."""
 
 
 def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:

@@ -51,22 +51,32 @@ def _has_keys(file: Path) -> bool:
         return False
 
 
-def find_by_name(name: str) -> Path:
-    """The folder of a data set that the package `relbench` (3) finds or downloads.
+def find_by_name(name: str) -> tuple[Path, tuple[Path, ...]]:
+    """The folder of a data set that the package `relbench` (3) finds or downloads, and those of tasks that lie elsewhere.
 
     Raises:
-        ValueError: the package is not installed, or does not know the name.
+        ValueError: the package is not installed, or it neither has nor can download the data set.
     """
+    other_way = "or give the folder of a data set that is on this machine already"
     try:
         import relbench
     except ModuleNotFoundError:
-        raise ValueError(f"relbench:{name} needs the package: pip install 'relbench>=3'") from None
+        raise ValueError(f"relbench:{name} needs the package: pip install 'relbench>=3', {other_way}") from None
     if not hasattr(relbench, "load_dataset"):
-        raise ValueError(f"relbench:{name} needs version 3 of the package: pip install 'relbench>=3'")
+        raise ValueError(f"relbench:{name} needs version 3 of the package: pip install 'relbench>=3', {other_way}")
     try:
-        return Path(relbench.load_dataset(name).dataset_dir)
+        folder = Path(relbench.load_dataset(name).dataset_dir)
+        own = {path.parent.name for path in folder.glob("tasks/*/manifest.yaml")}
+        hub = getattr(relbench, "hf", None)
+        hosted = [] if hub is None else hub.list_task_names(folder.name)
+        found = [hub.find_task_dir(folder.name, task) for task in hosted if task not in own]
     except Exception as error:  # whatever the package and its downloads raise
-        raise ValueError(f"relbench:{name}: {str(error).strip() or type(error).__name__}") from error
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(
+            f"relbench:{name}: the package found no such data set and could not download it; check the name and the"
+            f" network, {other_way} ({' '.join(said.split())})"
+        ) from error
+    return folder, tuple(path for path in found if path is not None)
 
 
 class RelbenchSource:
@@ -75,12 +85,13 @@ class RelbenchSource:
     Args:
         folder: of version 3 or 2.
         wanted: tables to import; none: all, with the tasks.
+        more_tasks: folders of tasks that lie elsewhere.
 
     Raises:
         ValueError: a manifest says what is not so.
     """
 
-    def __init__(self, folder: Path, wanted: tuple[str, ...] = ()):
+    def __init__(self, folder: Path, wanted: tuple[str, ...] = (), more_tasks: tuple[Path, ...] = ()):
         self.name = folder.resolve().name
         self.findings = Findings()
         self._folder = folder
@@ -91,7 +102,7 @@ class RelbenchSource:
             self.findings.declared[table] = self._declared(table, tables[table][0], file, tables)
         if set(self._files) == set(tables):
             self.findings.tasks = {}
-            self._add_tasks(_yaml(manifest) if manifest.is_file() else {})
+            self._add_tasks(_yaml(manifest) if manifest.is_file() else {}, more_tasks)
         else:
             self.findings.warnings.append("tasks are imported with all tables alone; --table left some out")
         self._connection = connect()
@@ -144,9 +155,9 @@ class RelbenchSource:
                 raise ValueError(f"{file}: `{column}` is said to name rows of `{parent}`, which has no primary key")
         return DeclaredTable(said.get("pkey"), links, said.get("time_col"), settled=_SETTLED)
 
-    def _add_tasks(self, manifest: Mapping[str, Any]) -> None:
-        folders = sorted(path for path in self._folder.glob("tasks/*") if path.is_dir())
-        for folder in folders:
+    def _add_tasks(self, manifest: Mapping[str, Any], more: tuple[Path, ...]) -> None:
+        own = [path for path in self._folder.glob("tasks/*") if path.is_dir()]
+        for folder in sorted([*own, *more], key=lambda path: path.name):
             path = folder / "manifest.yaml"
             made = self._task(_yaml(path), manifest, folder) if path.is_file() else self._own_task(folder)
             if isinstance(made, str):

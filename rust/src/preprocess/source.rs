@@ -428,8 +428,7 @@ pub(super) fn with_types(
 }
 
 fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is_int96: bool) -> DataType {
-    let is_key =
-        column.foreign_key.is_some() || column.may_be_list || table.primary_key.as_ref() == Some(&column.name);
+    let is_key = column.foreign_key.is_some() || column.may_be_list || table.primary_key.as_ref() == Some(&column.name);
     match inferred {
         _ if is_int96 => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Dictionary(_, value) => read_type(table, column, value, false),

@@ -31,10 +31,17 @@ pub(super) struct Targets {
     pub(super) rows: Vec<u32>,
     /// Keys that name no row; they are in no list.
     pub(super) dangling: u64,
+    /// Keys of rows that came too late; they are in no list.
+    pub(super) late: u64,
     /// Keys in all.
     pub(super) num_keys: u64,
     /// The first of the dangling ones.
     pub(super) first_dangling: Option<String>,
+}
+
+/// The last time of a row that a label may name: with RelBench's moments its rule on late rows, the first moment of test.
+fn latest_target(task: &TaskSchema) -> Option<i64> {
+    task.split.filter(|_| task.timedelta_us.is_some() && task.timestamps.is_none()).map(|split| split.test_us)
 }
 
 /// The seeds in their order, their lists, and per split how many labels name nothing.
@@ -50,21 +57,25 @@ pub(super) fn link_seeds(
     table: &AnchorTable,
 ) -> Result<(Vec<Seed>, Targets, [u64; 3])> {
     let at = || format!("task `{}`, column `{}`", task.name, task.target_column);
-    let (keys, mut found) = (table.keys()?, Targets::default());
+    let (keys, latest, mut found) = (table.keys()?, latest_target(task), Targets::default());
+    let times = latest.map(|_| Ok(table.records()?.map(|record| record.time()).collect::<Vec<i64>>())).transpose()?;
+    let is_late = |row: u32| times.as_ref().zip(latest).is_some_and(|(times, latest)| times[row as usize] > latest);
     let find = |key: &Key| keys.as_ref().map(|keys| keys.find(key)).transpose().map(Option::flatten);
     let mut pairs: Vec<(Place, u32)> = Vec::with_capacity(labels.num_targets());
     for &(label, place) in places {
         for key in labels.targets_of(label).iter().flatten() {
             found.num_keys += 1;
-            if let Some(row) = find(key)? {
-                pairs.push((place, row.0));
-            } else {
-                found.dangling += 1;
-                found.first_dangling.get_or_insert_with(|| key_text(key));
+            match find(key)? {
+                Some(row) if is_late(row.0) => found.late += 1,
+                Some(row) => pairs.push((place, row.0)),
+                None => {
+                    found.dangling += 1;
+                    found.first_dangling.get_or_insert_with(|| key_text(key));
+                }
             }
         }
     }
-    if let Some(first) = found.first_dangling.as_ref().filter(|_| pairs.is_empty()) {
+    if let Some(first) = found.first_dangling.as_ref().filter(|_| found.dangling == found.num_keys) {
         let message = format!(
             "none of {} keys names a row of the target table, the first is `{first}`; name the table whose primary keys they are",
             found.num_keys

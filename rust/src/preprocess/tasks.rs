@@ -15,9 +15,9 @@ use super::labels::Labels;
 use super::preview::Labels as LabelPreview;
 use super::publish::build_id;
 use super::seeds::{Label, Seed, Splitter, named_split};
-use super::targets::{Place, Targets, link_seeds};
 use super::staged::{put_in_order, staged_manifest, task_report, write_json};
 use super::stats::{Moments, ZScore};
+use super::targets::{Place, Targets, link_seeds};
 use super::task_file::{NO_TEXT, TaskFile};
 use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result, suggestion};
@@ -125,8 +125,7 @@ fn table_seeds(
             Error::Argument(format!("task `{}`: table `{name}` is not encoded; encode the database again", task.name))
         })
     };
-    let (anchor, target) =
-        (encoded(task.anchor_table)?, task.links.map(|links| encoded(links.table)).transpose()?);
+    let (anchor, target) = (encoded(task.anchor_table)?, task.links.map(|links| encoded(links.table)).transpose()?);
     let labels = Labels::read(task, anchor, target, path)?;
     let places = places(task, anchor, table, &labels)?;
     if let Some(target) = target {
@@ -415,6 +414,11 @@ fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<S
     if null > 0 && task.kind == TaskKind::Table {
         let (labels, target) = (null + draft.seeds.len() as u64, &task.target_column);
         warnings.push(format!("task `{name}`: {null} of {labels} labels were left out, their `{target}` is null"));
+    }
+    if let Some(Targets { late, num_keys, .. }) = draft.targets.as_ref().filter(|targets| targets.late > 0) {
+        warnings.push(format!(
+            "task `{name}`: {late} of {num_keys} keys were left out, their rows came only after `split.test`"
+        ));
     }
     if let Some(Targets { dangling, num_keys, first_dangling: Some(first), .. }) = &draft.targets {
         let table = "rows of the target table";
