@@ -7,14 +7,15 @@ closed, and it is of no later split. Nothing here looks at the tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tributary.batch import END_OF_TIME
+from tributary.batch import END_OF_TIME, Batch
+from tributary.metrics import is_hit
 
 Ints = NDArray[np.int64]
 Kind = Literal["frequent", "recent"]
@@ -273,8 +274,55 @@ def rank_candidates(log_odds: NDArray[np.float32], rows: Ints, number: int) -> t
     return np.pad(kept, ((0, 0), (0, missing)), constant_values=-1), best
 
 
-def hits_of(ranked: Ints, lists: Sequence[Ints]) -> tuple[NDArray[np.bool_], Ints]:
-    """Which of the ranked rows are named, bool [N, k], and how many rows each list names, int64 [N]."""
-    from tributary.metrics import is_hit
+class Ranker:
+    """Answers of a link task: candidates by what the model says of them, then the rows named most.
 
-    return is_hit(ranked, list(lists)), np.array([len(each) for each in lists], np.int64)
+    Args:
+        database: an opened database.
+        name: of the task.
+        database_cutoff: microseconds; as in `KnownLinks`.
+    """
+
+    def __init__(self, database: LinkDatabase, name: str, database_cutoff: int | None = None) -> None:
+        self.task = LinkTask.load(database, name)
+        self.known = KnownLinks(self.task, database_cutoff)
+
+    def rank(
+        self, log_odds: NDArray[np.float32], batch: Batch, *, are_own: bool = False
+    ) -> tuple[Ints, NDArray[np.float64]]:
+        """The rows that each context of a batch is answered with.
+
+        Args:
+            log_odds: float32 [B, A] of the candidates.
+            batch: host fields.
+            are_own: the seeds are the caller's own, which see lists of every split.
+
+        Returns:
+            int64 [B, top_k], -1 behind the last; their float64 log-odds, NaN where the model gave none.
+        """
+        number = self.task.top_k
+        width = log_odds.shape[1]
+        rows, scores = rank_candidates(log_odds, batch.candidate_row[:, :width], number)
+        seeds = np.maximum(batch.seed_index, 0)
+        splits = np.full(len(seeds), 2) if are_own else self.task.split[seeds].astype(np.int64)
+        others = self.known.popular(batch.seed_time, splits, 2 * number)
+        return filled(rows, others, number), scores
+
+    def hits(self, ranked: Ints, seeds: Ints) -> tuple[NDArray[np.bool_], Ints]:
+        """Which of the ranked rows the lists of the seeds name, bool [N, k], and how many each names, int64 [N]."""
+        return is_hit(ranked, [self.task.list_of(int(seed)) for seed in seeds]), self.task.lengths[seeds]
+
+
+def recall_of_context(batches: Iterable[Batch], task: LinkTask) -> float:
+    """Share of what the labels name that is among the candidates; NaN without a label.
+
+    Args:
+        batches: of one link task, host fields.
+        task: it.
+    """
+    found = named = 0
+    for batch in batches:
+        is_known = ~batch.target_is_null & ~batch.seed_is_padding
+        found += int(batch.row_is_target[is_known].sum())
+        named += int(task.lengths[batch.seed_index[is_known]].sum())
+    return found / named if named else float("nan")

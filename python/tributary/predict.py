@@ -28,6 +28,7 @@ from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
 from tributary.checkpoint import CheckpointError, Checkpoints, Kind
 from tributary.config import PUBLISHED_KINDS, ConfigError, ModelConfig, RunConfig
 from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
+from tributary.links import is_link
 from tributary.losses import class_logits
 from tributary.model import build_model
 from tributary.optim import evaluation_params, init_state
@@ -75,6 +76,19 @@ def find_task(manifest: dict[str, Any], name: str) -> dict[str, Any]:
         raise ConfigError(f"database `{manifest['name']}` has no task `{name}`; {hint}")
     found: dict[str, Any] = manifest["tasks"][names.index(name)]
     return found
+
+
+def check_judges_rows(config: ModelConfig, task: dict[str, Any]) -> None:
+    """Refuses a link task where the model cannot judge rows.
+
+    Raises:
+        ConfigError: it has no link head.
+    """
+    if is_link(task) and not config.link_head:
+        raise ConfigError(
+            f"task `{task['name']}` predicts rows of a table: that takes a model with `model.link_head: true` (kinds "
+            "transformer, gnn and tree-lstm), trained on link tasks"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tributary.journal import Journal, Pace, Position
 from tributary.losses import Objective, objective_loss
 from tributary.mixture import task_mixture
 from tributary.optim import evaluation_params, init_state, make_train_step
-from tributary.predict import describe_model, find_task, make_forward
+from tributary.predict import check_judges_rows, describe_model, find_task, make_forward
 from tributary.validation import Validation, Validator
 
 RESUMABLE_CHANGES = {
@@ -229,6 +229,7 @@ def _tasks_of(config: RunConfig, database: Database) -> list[dict[str, Any]]:
     for task in tasks:
         if task["splits"]["train"] == 0:
             raise ConfigError(f"task `{task['name']}` has no training seeds")
+        check_judges_rows(config.model, task)
     return tasks
 
 

@@ -52,7 +52,7 @@ def _has_keys(file: Path) -> bool:
 
 
 def find_by_name(name: str) -> tuple[Path, tuple[Path, ...]]:
-    """The folder of a data set that the package `relbench` (3) finds or downloads, and those of tasks that lie elsewhere.
+    """The folder of a data set that the package `relbench` (3) finds or downloads, and tasks that lie elsewhere.
 
     Raises:
         ValueError: the package is not installed, or it neither has nor can download the data set.
