@@ -124,8 +124,8 @@ def _warn_of_recall(name: str, ranker: Ranker, sampler: Sampler) -> None:
     recall = recall_of_context(batches, ranker.task)
     if recall < LITTLE_RECALL:
         warnings.warn(
-            f"task `{name}`: the contexts hold {recall:.0%} of the rows of `{ranker.task.table}` that labels name, and the"
-            " model can rank no others: raise data.num_neighbors, data.seq_len, or data.max_hops if it is set",
+            f"task `{name}`: the contexts hold {recall:.0%} of the rows of `{ranker.task.table}` that labels name: the"
+            " model can rank no others; raise data.num_neighbors, data.seq_len, or data.max_hops if it is set",
             RuntimeWarning,
             stacklevel=3,
         )
