@@ -18,8 +18,10 @@ import numpy as np
 
 import tributary
 from tributary import baselines, metrics
-from tributary.evaluate import REGIMES, metric_of, resolve_cutoff
-from tributary.features import END_OF_TIME, Task
+from tributary.asof import END_OF_TIME
+from tributary.features import Task
+from tributary.judge import metric_of
+from tributary.regimes import REGIMES, resolve_cutoff
 
 FITS = {"constant": baselines.constant, "entity": baselines.entity_mean, "lightgbm": baselines.lightgbm}
 

@@ -2,22 +2,25 @@
 
 Each is fitted on the training labels of a task and predicts any of its seeds, from the processed database alone. What
 they see obeys the same rules as the model's context: nothing after the seed's time (in the frozen regime: after the
-cut-off either), past labels only once their window has closed, and never a cell of the task's `remove_columns`.
+cut-off either), past labels only once their window has closed, and never a cell of the task's `remove_columns`. In the
+frozen regime they are fitted on labels that were known by the cut-off, no others.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
 from tributary import metrics
-from tributary.features import DatabaseLike, Events, FeatureBuilder, Floats, Ints, Task
+from tributary.asof import Events, Floats, Ints
+from tributary.features import MAX_FEATURES, DatabaseLike, FeatureBuilder, Task
 
 TRAIN, VAL, TEST = 0, 1, 2
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
@@ -35,6 +38,10 @@ LIGHTGBM_PARAMETERS = {
 }
 MAX_TREES = 1000
 EARLY_STOPPING_ROUNDS = 100
+LATEST_SHARE = 0.1
+"""Of the training seeds, where early stopping is to leave the validation split alone."""
+SEEDS_AT_A_TIME = 50_000
+"""Seeds whose features are in memory together when LightGBM predicts."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +83,9 @@ def constant(database: DatabaseLike, task: str, *, database_cutoff: int | None =
     Args:
         database: a processed database.
         task: name of the task.
-        database_cutoff: without effect; there so that all baselines are called alike.
+        database_cutoff: microseconds; in the frozen regime labels that became known later do not exist.
     """
-    del database_cutoff
-    loaded = _load(database, task)
+    loaded = _load(database, task, database_cutoff)
     labels = _labels_of(loaded, TRAIN)
     if loaded.target_stype == "numerical":
         candidates = {"mean": float(labels.mean()), "median": float(np.median(labels))}
@@ -114,8 +120,8 @@ def entity_mean(
         database_cutoff: microseconds; in the frozen regime labels that became known later do not exist.
         kind: mean or median, to take this one of a numerical target's whatever validation says.
     """
-    loaded = _load(database, task)
-    fallback = constant(database, task).details["value"]
+    loaded = _load(database, task, database_cutoff)
+    fallback = constant(database, task, database_cutoff=database_cutoff).details["value"]
     kind = kind or {"boolean": "mean", "categorical": "mode"}.get(loaded.target_stype)
     if kind is None:
         judged = VAL if _has_labels(loaded, VAL) else TRAIN
@@ -142,12 +148,14 @@ def lightgbm(
     hops: int = 2,
     max_train: int = 50_000,
     max_val: int = 20_000,
+    stops_on: Literal["val", "train"] = "val",
     rng_seed: int = 0,
     threads: int = 1,
 ) -> Baseline:
     """Gradient-boosted trees on the features of `tributary.features`: own cells, parents, history, past labels.
 
-    Early stopping watches the validation split, so that validation figures of this baseline are a little too good.
+    Early stopping watches the validation split, so that validation figures of this baseline are a little too good;
+    with `stops_on="train"` it watches the latest tenth of the training seeds in its place, and they are honest.
 
     Args:
         database: a processed database.
@@ -156,16 +164,21 @@ def lightgbm(
         hops: how far the features reach, see `FeatureBuilder`.
         max_train: training seeds used at most, drawn at random.
         max_val: validation seeds used at most for early stopping, drawn at random.
+        stops_on: where early stopping looks.
         rng_seed: draws of seeds and of LightGBM.
         threads: one by default, since a second core that is busy elsewhere slows LightGBM down many times over
             (its threads wait for each other spinning); 0 for all cores.
     """
-    loaded = _load(database, task)
+    loaded = _load(database, task, database_cutoff)
     started = time.perf_counter()
     rng = np.random.default_rng(rng_seed)
     train, val = (_draw(loaded, split, most, rng) for split, most in ((TRAIN, max_train), (VAL, max_val)))
+    if stops_on == "train":
+        train, val = _split_latest(loaded, train)
     builder = FeatureBuilder(database, loaded, hops=hops)
-    names, x_train, categorical = _build(builder, train, database_cutoff)
+    built = builder.build(train, database_cutoff=database_cutoff)
+    names, x_train = built.names, built.array()
+    categorical = [names.index(name) for name in built.categorical]
     classes = np.unique(_labels_of(loaded, TRAIN))
     if loaded.target_stype == "categorical" and not 2 <= len(classes) <= MAX_CLASSES:
         raise ValueError(
@@ -176,14 +189,15 @@ def lightgbm(
     watched: list[lgb.Dataset] = []
     callbacks: list[Callable[..., Any]] = []
     if len(val):
-        _, x_val, _ = _build(builder, val, database_cutoff)
+        x_val = builder.build(val, database_cutoff=database_cutoff).array()
         watched = [data.create_valid(x_val, _targets(loaded, val, classes))]
         callbacks = [lgb.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)]
     model = lgb.train(parameters, data, MAX_TREES, valid_sets=watched, callbacks=callbacks)
 
     def predict(seeds: Ints) -> Predictions:
-        _, x, _ = _build(builder, seeds, database_cutoff)
-        answer = np.asarray(model.predict(x))
+        blocks = np.array_split(seeds, max(1, -(-len(seeds) // SEEDS_AT_A_TIME)))
+        features = (builder.build(block, database_cutoff=database_cutoff).array() for block in blocks)
+        answer = np.concatenate([np.asarray(model.predict(x)) for x in features])
         if loaded.target_stype == "categorical":
             return _as_predictions(loaded, classes[answer.argmax(axis=1)], answer.max(axis=1))
         return _as_predictions(loaded, answer, None)
@@ -195,6 +209,7 @@ def lightgbm(
         "num_train": len(train),
         "num_train_available": len(_labels_of(loaded, TRAIN)),
         "num_features": len(names),
+        "left_out": _left_out(built.left_out),
         "num_trees": int(model.best_iteration or model.num_trees()),
         "top_features": top,
         "fit_seconds": round(time.perf_counter() - started, 2),
@@ -214,12 +229,21 @@ def train_label_std(database: DatabaseLike, task: str) -> float | None:
 # ---- what the three share ---------------------------------------------------------------------------------------
 
 
-def _load(database: DatabaseLike, name: str) -> Task:
+def _load(database: DatabaseLike, name: str, database_cutoff: int | None) -> Task:
+    """The task, without training and validation labels that became known after the cut-off."""
     task = Task.load(database, name)
     if task.target_stype not in metrics.NAMES:
         raise ValueError(f"task `{name}`: no baselines for targets of stype `{task.target_stype}`")
     if not _has_labels(task, TRAIN):
         raise ValueError(f"task `{name}`: baselines need training labels, the split `train` has none")
+    if database_cutoff is None:
+        return task
+    task = dataclasses.replace(task, label=np.where(task.label_time <= database_cutoff, task.label, np.nan))
+    if not _has_labels(task, TRAIN):
+        cutoff = np.datetime64(database_cutoff, "us")
+        raise ValueError(
+            f"task `{name}`: no training label is known by the cut-off {cutoff}: nothing to fit a baseline on"
+        )
     return task
 
 
@@ -277,12 +301,19 @@ def _summary(past: Floats, kind: str) -> Floats:
     return commonest
 
 
-def _build(
-    builder: FeatureBuilder, seeds: Ints, database_cutoff: int | None
-) -> tuple[list[str], NDArray[np.float32], list[int]]:
-    """Feature names, values and the positions of the categorical ones."""
-    features = builder.build(seeds, database_cutoff=database_cutoff)
-    return features.names, features.array(), [features.names.index(name) for name in features.categorical]
+def _split_latest(task: Task, seeds: Ints) -> tuple[Ints, Ints]:
+    """The seeds without their latest tenth, and that tenth; in ascending order both."""
+    ordered = seeds[np.argsort(task.time[seeds], kind="stable")]
+    kept = len(ordered) - int(np.ceil(LATEST_SHARE * len(ordered)))
+    return np.sort(ordered[:kept]), np.sort(ordered[kept:])
+
+
+def _left_out(groups: list[str]) -> str:
+    """Why some features were not made; empty where all were."""
+    if not groups:
+        return ""
+    shown = ", ".join(groups[:3]) + (", ..." if len(groups) > 3 else "")
+    return f"of more than {MAX_FEATURES} features only the nearest are used, to bound memory; left out: {shown}"
 
 
 def _targets(task: Task, seeds: Ints, classes: Floats) -> NDArray[Any]:

@@ -1,9 +1,13 @@
 """Features of an entity as it was known at a moment, for tabular baselines.
 
 Everything is computed for all seeds at once from a processed database: the entity's own cells, the cells of its
-parents, and summaries of its history (child rows, past labels) by as-of lookups in sorted arrays. Nothing later than
-a seed's time is ever read: the rule of visibility is the one of `documentation/sampling.md`, and a label counts as
-history only when its window has closed.
+parents, and summaries of its history (child rows, past labels, what lies one link behind them) by as-of look-ups in
+sorted arrays. Nothing later than a seed's time is ever read: the rule of visibility is the one of
+`documentation/sampling.md`, a row reached through another one is visible when both are, and a label counts as history
+only when its window has closed.
+
+Memory: the features are float32 [seeds, at most MAX_FEATURES]; beside them one history is held at a time, about 100
+bytes for each row of its table, and columns that were read, up to MAX_COLUMN_BYTES.
 
 What is made of the features is the business of `baselines`.
 """
@@ -18,15 +22,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-END_OF_TIME = int(np.iinfo(np.int64).max)
-ALWAYS = int(np.iinfo(np.int64).min)
+from tributary.asof import ALWAYS, END_OF_TIME, Distinct, Events, Floats, Ints, Running
+
 DAY_US = 86_400_000_000
 WINDOW_DAYS = (365, 90, 30, 7, 1)
 MAX_CATEGORIES = 100
 MAX_SHARES = 4
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+MAX_FEATURES = 600
+"""Columns of a matrix, the nearest to the entity first: 120 MB for the 50,000 seeds that a baseline is fitted on."""
+MAX_COLUMN_BYTES = 1 << 30
+"""Columns of the database kept in memory, as they are needed more than once."""
 
 
 class DatabaseLike(Protocol):
@@ -119,6 +124,12 @@ class Task:
         )
 
     @property
+    def label_time(self) -> Ints:
+        """int64 [N]: when each label, if there is one, has happened; at its seed's own time without a horizon."""
+        horizon = self.horizon_us or 0
+        return np.where(self.time >= END_OF_TIME - horizon, END_OF_TIME, self.time + horizon)
+
+    @property
     def known_time(self) -> Ints:
         """int64 [N]: when each label becomes known; the end of time for labels that never do."""
         if self.horizon_us is None:
@@ -134,91 +145,34 @@ class Task:
         return time if self.horizon_us else np.where(time == ALWAYS, time, time - 1)
 
 
-class Events:
-    """Events of groups, sorted by (group, time), for as-of lookups.
-
-    Args:
-        group: int64 [M], group of each event; events with a negative group are dropped.
-        time: int64 [M], when each event becomes visible; those at the end of time never do.
-
-    Example:
-        >>> events = Events(np.array([0, 0, 1]), np.array([10, 20, 5]))
-        >>> start, stop = events.until(np.array([0, 0, 1]), np.array([9, 10, 99]))
-        >>> (stop - start).tolist()
-        [0, 1, 1]
-    """
-
-    def __init__(self, group: Ints, time: Ints) -> None:
-        kept = np.flatnonzero((group >= 0) & (time < END_OF_TIME))
-        self.order = kept[np.lexsort((time[kept], group[kept]))]
-        self.time = time[self.order]
-        self._moments = np.unique(self.time)
-        self._stride = len(self._moments) + 1
-        ranks = np.searchsorted(self._moments, self.time)
-        self._keys = group[self.order] * self._stride + ranks
-
-    def until(self, group: Ints, time: Ints) -> tuple[Ints, Ints]:
-        """Positions [start, stop) of the events of `group` no later than `time`; none for a negative group."""
-        start = np.searchsorted(self._keys, group * self._stride, side="left")
-        return start, np.maximum(start, self.after(group, time))
-
-    def after(self, group: Ints, time: Ints) -> Ints:
-        """Position of the first event of `group` later than `time`."""
-        rank = np.searchsorted(self._moments, np.minimum(time, END_OF_TIME - 1), side="right")
-        return np.searchsorted(self._keys, group * self._stride + rank, side="left")
-
-
-class Running:
-    """Means, deviations and last values over ranges of a value per event, from prefix sums.
-
-    Args:
-        values: float64 [M] in the order of an `Events`; NaN is missing.
-    """
-
-    def __init__(self, values: Floats) -> None:
-        valid = np.isfinite(values)
-        self._values = values
-        self._centre = float(values[valid].mean()) if valid.any() else 0.0
-        centred = np.where(valid, values - self._centre, 0.0)
-        self._count = np.concatenate([[0], np.cumsum(valid)])
-        self._sum = np.concatenate([[0.0], np.cumsum(centred)])
-        self._squares = np.concatenate([[0.0], np.cumsum(centred**2)])
-        self._last = np.maximum.accumulate(np.where(valid, np.arange(len(values)), -1)) if len(values) else values
-
-    def mean(self, start: Ints, stop: Ints) -> Floats:
-        """Mean of the valid values of each range; NaN without any."""
-        count = self._count[stop] - self._count[start]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean: Floats = (self._sum[stop] - self._sum[start]) / count + self._centre
-        return mean
-
-    def std(self, start: Ints, stop: Ints) -> Floats:
-        """Population standard deviation of the valid values of each range; NaN with fewer than two."""
-        count = self._count[stop] - self._count[start]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (self._sum[stop] - self._sum[start]) / count
-            variance = (self._squares[stop] - self._squares[start]) / count - mean**2
-        return np.where(count >= 2, np.sqrt(np.maximum(variance, 0.0)), np.nan)
-
-    def last(self, start: Ints, stop: Ints) -> Floats:
-        """Last valid value of each range; NaN without any."""
-        if len(self._values) == 0:
-            return np.full(len(start), np.nan)
-        position = self._last[np.maximum(stop - 1, 0)]
-        found = (stop > start) & (position >= start)
-        return np.where(found, self._values[np.maximum(position, 0)], np.nan)
-
-
 @dataclass
 class FeatureMatrix:
-    """Named columns of equal length; NaN is missing."""
+    """Named columns of equal length; NaN is missing.
+
+    Attributes:
+        names: of the columns.
+        columns: float32 [N] each.
+        categorical: names of those whose numbers are codes.
+        left_out: features, or groups of features by their common beginning, for which `most` left no room.
+        most: columns at most.
+    """
 
     names: list[str] = field(default_factory=list)
     columns: list[NDArray[np.float32]] = field(default_factory=list)
     categorical: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    most: int = MAX_FEATURES
+
+    def has_room(self, name: str) -> bool:
+        """Whether a column can be appended; what cannot is noted under `name`."""
+        if len(self.names) >= self.most:
+            self.left_out.append(name)
+        return len(self.names) < self.most
 
     def add(self, name: str, values: NDArray[Any], *, is_categorical: bool = False) -> None:
-        """Append a column."""
+        """Append a column, if there is room."""
+        if not self.has_room(name):
+            return
         self.names.append(name)
         self.columns.append(np.asarray(values, np.float32))
         if is_categorical:
@@ -250,22 +204,43 @@ class Moment:
         return np.where(known, (self.time - np.where(known, event_time, 0)) / DAY_US, np.nan)
 
 
+@dataclass(frozen=True)
+class History:
+    """Rows that belong to other rows: when each is visible, and what can be averaged over them.
+
+    Attributes:
+        group: int64 [M], the row that each belongs to; -1: to none.
+        time: int64 [M], from when on each is visible.
+        is_temporal: whether these times say anything.
+        summands: (name, float64 [M]) of what can be averaged; NaN is missing.
+    """
+
+    group: Ints
+    time: Ints
+    is_temporal: bool
+    summands: list[tuple[str, Floats]]
+
+
 class FeatureBuilder:
-    """Builds the features of a task's seeds. Reads each column of the database once.
+    """Builds the features of a task's seeds.
 
     Args:
         database: a processed database.
         task: the task whose seeds are asked about.
-        hops: 1 describes the entity, its parents and their histories; 2 adds, for the entity's last child row of
-            every foreign key, the other parents of that row (a driver's current team) and their histories.
+        hops: 1 describes the entity, its child rows, its parents and the parents' child rows. 2 adds the parents of
+            its parents; for its last child row of every foreign key the other parents of that row (a driver's current
+            team) and their child rows; over all its child rows the other parents of these (the circuits a driver has
+            raced on) and their own child rows.
+        most: columns at most; nearer ones come first.
     """
 
-    def __init__(self, database: DatabaseLike, task: Task, *, hops: int = 2) -> None:
-        self._database, self._task, self._hops = database, task, hops
+    def __init__(self, database: DatabaseLike, task: Task, *, hops: int = 2, most: int = MAX_FEATURES) -> None:
+        self._database, self._task, self._hops, self._most = database, task, hops, most
         tables = json.loads(database.manifest)["tables"]
         self._names = [table["name"] for table in tables]
         self._tables = {table["name"]: table for table in tables}
         self._columns: dict[tuple[str, str], tuple[NDArray[Any], NDArray[np.bool_]]] = {}
+        self._column_bytes = 0
         self._parents: dict[int, Ints] = {}
         self._times: dict[str, Ints] = {}
         self._windows = self._choose_windows()
@@ -280,10 +255,18 @@ class FeatureBuilder:
         time = self._task.time[seeds]
         visible_until = time if database_cutoff is None else np.minimum(time, database_cutoff)
         moment = Moment(self._task.row[seeds], time, visible_until)
-        features = FeatureMatrix()
+        features = FeatureMatrix(most=self._most)
         self._add_calendar(features, moment)
         self._add_label_history(features, moment)
-        self._add_entity(features, moment, self._task.anchor_table, "", depth=self._hops)
+        table = self._task.anchor_table
+        moment = moment.of(self._visible(table, moment))
+        self._add_row(features, moment, table, "", is_entity=True)
+        self._add_parents(features, moment, table, "", hops=self._hops)
+        if self._hops > 1:
+            for child, key in self._children_of(table):
+                self._add_last_parents(features, moment, child, key)
+            for child, key in self._children_of(table):
+                self._add_behind_children(features, moment, child, key)
         return features
 
     def history_length(self, seeds: Ints, *, database_cutoff: int | None = None) -> Ints:
@@ -305,25 +288,29 @@ class FeatureBuilder:
 
     # ---- the entity, its parents and its children ---------------------------------------------------------------
 
-    def _add_entity(self, features: FeatureMatrix, moment: Moment, table: str, prefix: str, *, depth: int) -> None:
-        """The row's own cells and children, then the same for its parents as far as `depth` goes."""
-        moment = moment.of(self._visible(table, moment))
+    def _add_row(
+        self, features: FeatureMatrix, moment: Moment, table: str, prefix: str, *, is_entity: bool = False
+    ) -> None:
+        """Cells and child rows of visible rows of a table."""
         self._add_cells(features, moment, table, prefix)
-        is_entity = prefix == ""
         for child, key in self._children_of(table):
-            self._add_history(features, moment, child, key, f"{prefix}{child}.{key['column']}>", is_entity=is_entity)
-            if is_entity and depth > 1:
-                self._add_last_parents(features, moment, child, key)
-        if depth < 1:
-            return
+            name = f"{prefix}{child}.{key['column']}>"
+            if features.has_room(name):
+                self._add_history(features, moment, self._history_of(child, key), name, is_entity=is_entity)
+
+    def _add_parents(self, features: FeatureMatrix, moment: Moment, table: str, prefix: str, *, hops: int) -> None:
+        """Who the parents are, their cells and child rows; with a second hop the cells of their parents."""
         for key in self._tables[table]["foreign_keys"]:
-            parents = self._parents_of(key["id"])
-            parent_moment = moment.of(np.where(moment.row >= 0, parents[moment.row], -1))
-            self._add_identity(features, parent_moment, key["id"], f"{prefix}{key['column']}")
-            if is_entity:
-                self._add_entity(
-                    features, parent_moment, self._names[key["parent_table"]], f"{prefix}{key['column']}.", depth=0
-                )
+            parents, parent_table = self._parents_of(key["id"]), self._names[key["parent_table"]]
+            parent = moment.of(np.where(moment.row >= 0, parents[moment.row], -1) if len(parents) else moment.row)
+            self._add_identity(features, parent, key["id"], f"{prefix}{key['column']}")
+            parent = moment.of(self._visible(parent_table, parent))
+            if prefix:
+                self._add_cells(features, parent, parent_table, f"{prefix}{key['column']}.")
+                continue
+            self._add_row(features, parent, parent_table, f"{key['column']}.")
+            if hops > 1:
+                self._add_parents(features, parent, parent_table, f"{key['column']}.", hops=hops - 1)
 
     def _add_last_parents(self, features: FeatureMatrix, moment: Moment, child: str, key: dict[str, Any]) -> None:
         """The other parents of the entity's last child row, e.g. the team of a driver's last race."""
@@ -335,9 +322,35 @@ class FeatureBuilder:
         last = np.where(stop > start, events.order[np.maximum(stop - 1, 0)] if len(events.order) else -1, -1)
         for other in others:
             row = np.where(last >= 0, self._parents_of(other["id"])[last], -1)
-            prefix = f"last {child}.{other['column']}."
+            prefix, table = f"last {child}.{other['column']}.", self._names[other["parent_table"]]
             self._add_identity(features, moment.of(row), other["id"], prefix.rstrip("."))
-            self._add_entity(features, moment.of(row), self._names[other["parent_table"]], prefix, depth=0)
+            self._add_row(features, moment.of(self._visible(table, moment.of(row))), table, prefix)
+
+    def _add_behind_children(self, features: FeatureMatrix, moment: Moment, child: str, key: dict[str, Any]) -> None:
+        """What one link behind the entity's child rows lies: their other parents, and their own child rows."""
+        prefix, group, times = f"{child}.{key['column']}>", self._parents_of(key["id"]), self._times_of(child)
+        for other in self._tables[child]["foreign_keys"]:
+            name, table = f"{prefix}{other['column']}.", self._names[other["parent_table"]]
+            if other["id"] == key["id"] or not len(self._times_of(table)) or not features.has_room(name):
+                continue
+            row = self._parents_of(other["id"])
+            known = np.where(row >= 0, group, -1)
+            time = np.maximum(times, self._times_of(table)[row])
+            events = Events(known, time)
+            start, stop = events.until(moment.row, moment.visible_until)
+            features.add(f"{name}distinct", Distinct(events, row).number(start, stop))
+            summands = [(what, values[row]) for what, values in self._summands(table)]
+            is_temporal = self._is_temporal(child) or self._is_temporal(table)
+            self._add_history(features, moment, History(known, time, is_temporal, summands), name, has_count=False)
+        for grandchild, its_key in self._children_of(child):
+            name = f"{prefix}{grandchild}.{its_key['column']}>"
+            if not len(times) or not features.has_room(name):
+                continue
+            row = self._parents_of(its_key["id"])
+            known, time = np.where(row >= 0, group[row], -1), np.maximum(times[row], self._times_of(grandchild))
+            is_temporal = self._is_temporal(child) or self._is_temporal(grandchild)
+            history = History(known, time, is_temporal, self._summands(grandchild))
+            self._add_history(features, moment, history, name)
 
     def _add_identity(self, features: FeatureMatrix, moment: Moment, foreign_key_id: int, name: str) -> None:
         """Which parent it is, where the choice is small."""
@@ -367,25 +380,43 @@ class FeatureBuilder:
                     code = np.searchsorted(kinds, np.where(here, picked, kinds[0]))
                     features.add(name, np.where(here, code, np.nan), is_categorical=True)
 
+    def _history_of(self, child: str, key: dict[str, Any]) -> History:
+        """The child rows of a foreign key."""
+        return History(
+            self._parents_of(key["id"]), self._times_of(child), self._is_temporal(child), self._summands(child)
+        )
+
     def _add_history(
-        self, features: FeatureMatrix, moment: Moment, child: str, key: dict[str, Any], prefix: str, *, is_entity: bool
+        self,
+        features: FeatureMatrix,
+        moment: Moment,
+        history: History,
+        prefix: str,
+        *,
+        is_entity: bool = False,
+        has_count: bool = True,
     ) -> None:
-        """Summaries of the visible child rows: how many, how long ago, and their numbers over several windows."""
-        times = self._times_of(child)
-        events = Events(self._parents_of(key["id"]), times)
+        """Summaries of the visible rows of a history: how many, how long ago, and their numbers over several windows.
+
+        Of the entity's own child rows everything; of others only what is recent, where there are times.
+        """
+        events = Events(history.group, history.time)
         start, stop = events.until(moment.row, moment.visible_until)
         spans = [("", start)]
-        if self._tables[child]["temporal_column"] is not None:
-            self._add_recency(features, moment, events, start, stop, prefix, is_entity=is_entity)
+        if history.is_temporal:
+            if has_count:
+                self._add_recency(features, moment, events, start, stop, prefix, is_entity=is_entity)
             windows = self._windows if is_entity else self._windows[:1]
             spans += [(f" {days}d", self._since(events, moment, days)) for days in windows]
-        for label, since in spans if is_entity else spans[1:]:
+        shown = spans if is_entity else spans[-1:]
+        for label, since in shown if has_count else []:
             features.add(f"{prefix}count{label}", np.maximum(stop - since, 0))
-        for name, values in self._summands(child):
+        for name, values in history.summands:
             running = Running(values[events.order])
-            for label, since in spans if is_entity else spans[-1:]:
+            for label, since in shown:
                 features.add(f"{prefix}{name} mean{label}", running.mean(np.minimum(since, stop), stop))
-            features.add(f"{prefix}{name} last", running.last(start, stop))
+            if has_count:
+                features.add(f"{prefix}{name} last", running.last(start, stop))
             if is_entity:
                 features.add(f"{prefix}{name} std", running.std(start, stop))
 
@@ -509,10 +540,19 @@ class FeatureBuilder:
         pairs = [(child, key) for child, described in self._tables.items() for key in described["foreign_keys"]]
         return [(child, key) for child, key in pairs if self._names[key["parent_table"]] == table]
 
+    def _is_temporal(self, table: str) -> bool:
+        return self._tables[table]["temporal_column"] is not None
+
     def _column(self, table: str, column: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        if (table, column) not in self._columns:
-            self._columns[table, column] = self._database.column(table, column)
-        return self._columns[table, column]
+        if (table, column) in self._columns:
+            return self._columns[table, column]
+        found = self._database.column(table, column)
+        self._column_bytes += sum(array.nbytes for array in found)
+        if self._column_bytes > MAX_COLUMN_BYTES:
+            self._columns.clear()
+            self._column_bytes = 0
+        self._columns[table, column] = found
+        return found
 
     def _times_of(self, table: str) -> Ints:
         if table not in self._times:

@@ -13,7 +13,8 @@ import pytest
 
 from parquet_database import ParquetDatabase
 from tributary import baselines, metrics
-from tributary.features import ALWAYS, DAY_US, END_OF_TIME, Events, FeatureBuilder, Running, Task
+from tributary.asof import ALWAYS, END_OF_TIME, Events, Running
+from tributary.features import DAY_US, FeatureBuilder, Task
 
 METADATA = Path(__file__).resolve().parents[2] / "data" / "metadata"
 EPOCH = dt.datetime(2020, 1, 1)
@@ -246,11 +247,17 @@ def test_entity_history_equals_a_loop(shops, kind):
 def test_frozen_regime_sees_no_label_after_the_cutoff(shops):
     task = Task.load(shops, "amount")
     rows = np.flatnonzero(task.split == baselines.TEST)
-    cutoff = int(task.time.min())
-    value = baselines.constant(shops, "amount").details["value"]
-    frozen = baselines.entity_mean(shops, "amount", database_cutoff=cutoff).predict(rows).prediction
-    assert (frozen == value).all()
-    assert not (baselines.entity_mean(shops, "amount").predict(rows).prediction == value).any()
+    cutoff = int(task.time.min()) + 21 * DAY_US
+    closed = task.time + 7 * DAY_US <= cutoff
+    frozen = baselines.entity_mean(shops, "amount", database_cutoff=cutoff, kind="mean").predict(rows).prediction
+    expected = [task.label[closed & (task.row == row)].mean() for row in task.row[rows]]
+    np.testing.assert_allclose(frozen, expected)
+    value = baselines.constant(shops, "amount", database_cutoff=cutoff).details["value"]
+    assert value in (np.mean(task.label[closed]), np.median(task.label[closed]))
+    details = baselines.lightgbm(shops, "amount", database_cutoff=cutoff).details
+    assert details["num_train"] == details["num_train_available"] == closed.sum()
+    with pytest.raises(ValueError, match=r"no training label is known by the cut-off 2020-01-15"):
+        baselines.constant(shops, "amount", database_cutoff=int(task.time.min()))
 
 
 def test_unknown_task_is_named(shops):

@@ -12,8 +12,8 @@ import pytest
 
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
-from tributary import baselines, evaluate
-from tributary.features import END_OF_TIME, Task
+from tributary import baselines, ensemble, evaluate, judge, metrics, several
+from tributary.features import Task
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def make_predictions(database: ParquetDatabase, name: str, *, noise: float, spli
 
 @pytest.mark.parametrize(("task", "metric"), [("amount", "mae"), ("big", "auroc"), ("class", "accuracy")])
 def test_a_good_model_beats_every_baseline_and_a_bad_one_none(shops, task, metric):
-    result, rows = evaluate.judge(shops, task, make_predictions(shops, task, noise=0.02), split="test")
+    result, rows = judge.judge(shops, task, make_predictions(shops, task, noise=0.02), split="test")
     assert result["metric"] == metric
     assert result["regime"] == "seed-time"
     assert [entry["name"] for entry in result["baselines"]] == ["constant", "entity", "lightgbm"]
@@ -55,7 +55,7 @@ def test_a_good_model_beats_every_baseline_and_a_bad_one_none(shops, task, metri
     assert {"history", "baseline_constant", "baseline_entity", "baseline_lightgbm"} <= set(rows.column_names)
     json.dumps(result, allow_nan=False)
     noisy = make_predictions(shops, task, noise=50.0 if task == "amount" else 3.0)
-    result, _ = evaluate.judge(shops, task, noisy, split="test")
+    result, _ = judge.judge(shops, task, noisy, split="test")
     assert result["verdicts"][2].startswith("does not beat LightGBM on the history: ")
 
 
@@ -63,7 +63,7 @@ def test_rows_without_label_are_left_out(shops):
     predictions = make_predictions(shops, "amount", noise=1.0)
     label = [None if i % 2 else value for i, value in enumerate(predictions["label"].to_pylist())]
     predictions = predictions.set_column(predictions.schema.get_field_index("label"), "label", [label])
-    result, rows = evaluate.judge(shops, "amount", predictions, split="test", with_baselines=False)
+    result, rows = judge.judge(shops, "amount", predictions, split="test", with_baselines=False)
     assert result["num_evaluated"] == rows.num_rows == (predictions.num_rows + 1) // 2
     assert result["num_seeds"] == predictions.num_rows
     assert result["baselines"] == []
@@ -74,38 +74,22 @@ def test_no_label_at_all_is_an_error(shops):
     nothing = pa.nulls(predictions.num_rows, pa.float64())
     predictions = predictions.set_column(predictions.schema.get_field_index("label"), "label", nothing)
     with pytest.raises(ValueError, match=r"none of the .* rows of split `test` has a label"):
-        evaluate.judge(shops, "amount", predictions, split="test")
+        judge.judge(shops, "amount", predictions, split="test")
 
 
 def test_one_class_is_said_and_nothing_is_claimed(shops):
     predictions = make_predictions(shops, "big", noise=0.1)
-    result, _ = evaluate.judge(shops, "big", predictions.filter(predictions["label"]), split="test")
+    result, _ = judge.judge(shops, "big", predictions.filter(predictions["label"]), split="test")
     assert result["model"]["metrics"]["auroc"] is None
     assert "labels are true" in result["undefined"]["auroc"]
     assert all(verdict.startswith("cannot be compared with") for verdict in result["verdicts"])
 
 
-def test_regimes_and_their_cutoff(shops):
-    task = Task.load(shops, "amount")
-    assert evaluate.resolve_cutoff(task, "test", "seed-time", None) is None
-    assert evaluate.resolve_cutoff(task, "test", "frozen", None) == task.time[task.split == 2].min()
-    assert evaluate.resolve_cutoff(task, "test", "frozen", 5) == 5
-    with pytest.raises(ValueError, match="regime `thawed`: expected one of seed-time, frozen"):
-        evaluate.resolve_cutoff(task, "test", "thawed", None)
-    with pytest.raises(ValueError, match="split `later`"):
-        evaluate.resolve_cutoff(task, "later", "frozen", None)
-    with pytest.raises(ValueError, match="belongs to the frozen regime"):
-        evaluate.resolve_cutoff(task, "test", "seed-time", 5)
-    timeless = Task(**{**task.__dict__, "time": np.full(len(task.time), END_OF_TIME)})
-    with pytest.raises(ValueError, match="its seeds have no time"):
-        evaluate.resolve_cutoff(timeless, "test", "frozen", None)
-
-
 def test_frozen_baselines_know_less(shops):
     predictions = make_predictions(shops, "amount", noise=1.0)
-    now, _ = evaluate.judge(shops, "amount", predictions, split="test")
+    now, _ = judge.judge(shops, "amount", predictions, split="test")
     cutoff = int(Task.load(shops, "amount").time.min()) + 30 * 86_400_000_000
-    frozen, rows = evaluate.judge(shops, "amount", predictions, split="test", regime="frozen", database_cutoff=cutoff)
+    frozen, rows = judge.judge(shops, "amount", predictions, split="test", regime="frozen", database_cutoff=cutoff)
     assert frozen["database_cutoff"].startswith("2020-02-14")
     assert frozen["baselines"][2]["metrics"]["mae"] > now["baselines"][2]["metrics"]["mae"]
     assert max(rows["history"].to_pylist()) < 100
@@ -127,3 +111,95 @@ def test_results_are_kept_once_per_task_split_and_regime(tmp_path: Path):
     (tmp_path / "evaluation.json").write_text("[")
     with pytest.raises(ValueError, match="not an evaluation file"):
         evaluate.load(tmp_path)
+
+
+# ---- ensembles and several runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["amount", "big"])
+def test_ensemble_is_weighed_on_validation_and_scored_beside_either_alone(shops, name):
+    task = Task.load(shops, name)
+    fitted = judge.Fitted(shops, name, None)
+    asked = judge.Asked(name, "test", "seed-time", None, fitted, with_baselines=True, with_ensemble=True)
+    noise = 1.5 if name == "amount" else 0.15
+    predictions, validation = (make_predictions(shops, name, noise=noise, split=split) for split in ("test", "val"))
+    result, rows = judge.judge_as(asked, shops, predictions, validation, None)
+    entry, weight = result["ensemble"], result["ensemble"]["details"]["weight"]
+    trees, best, alone = entry["details"]["values"]
+    assert not any(metrics.is_better(result["metric"], value, best) for value in (trees, alone))
+    assert 0 < weight < 1
+    assert f"fitted on {(task.split == 1).sum()} validation rows" in entry["description"]
+    ours = rows["prediction" if name == "amount" else "probability"].to_numpy()
+    theirs = rows["baseline_lightgbm"].to_numpy()
+    expected = weight * ours + (1 - weight) * theirs
+    if name == "big":
+        odds = [np.log(p / (1 - p)) for p in (np.clip(ours, 1e-6, 1 - 1e-6), np.clip(theirs, 1e-6, 1 - 1e-6))]
+        expected = 1 / (1 + np.exp(-(weight * odds[0] + (1 - weight) * odds[1])))
+    np.testing.assert_allclose(rows["ensemble"].to_numpy(), expected)
+    assert ["LightGBM on the history" in entry["verdicts"][0], "the model alone" in entry["verdicts"][1]] == [
+        True,
+        True,
+    ]
+    json.dumps(result, allow_nan=False)
+
+
+def test_ensemble_leaves_a_useless_model_out_and_a_perfect_one_alone(shops):
+    task, trees = Task.load(shops, "amount"), baselines.lightgbm(shops, "amount", stops_on="train")
+    perfect, useless = (make_predictions(shops, "amount", noise=noise, split="val") for noise in (0.0, 500.0))
+    assert ensemble.weigh(task, "mae", perfect, trees).weight == 1
+    assert ensemble.weigh(task, "mae", useless, trees).weight == 0
+
+
+def test_trees_that_are_weighed_have_not_seen_validation(shops):
+    changed = Task.load(shops, "amount")
+    changed.label[changed.split == baselines.VAL] *= 100
+    rows = np.flatnonzero(changed.split == baselines.TRAIN)  # whose features show no label of validation
+
+    def predict() -> dict[str, np.ndarray]:
+        fits = {split: baselines.lightgbm(shops, "amount", stops_on=split) for split in ("train", "val")}
+        return {split: fit.predict(rows).prediction for split, fit in fits.items()}
+
+    before = predict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "load", lambda database, name: changed)
+        after = predict()
+    np.testing.assert_array_equal(before["train"], after["train"])
+    assert not np.array_equal(before["val"], after["val"]), "the check above can fail"
+    assert baselines._split_latest(changed, np.arange(100))[1].tolist() == list(range(90, 100))
+
+
+def test_ensembles_that_would_not_be_honest_are_refused(shops):
+    with pytest.raises(ValueError, match="fitted on val, so that only test says how good it is, not val"):
+        ensemble.check_possible(Task.load(shops, "amount"), "val")
+    with pytest.raises(ValueError, match="not categorical"):
+        ensemble.check_possible(Task.load(shops, "class"), "test")
+
+
+def test_average_of_several_runs(shops):
+    tables = [make_predictions(shops, "amount", noise=noise) for noise in (0.0, 1.0)]
+    mean = several.average(tables)["prediction"].to_numpy()
+    np.testing.assert_allclose(mean, np.mean([table["prediction"].to_numpy() for table in tables], axis=0))
+    tables = [make_predictions(shops, "big", noise=noise) for noise in (0.0, 1.0)]
+    averaged = several.average(tables)
+    mean = averaged["probability"].to_numpy()
+    np.testing.assert_allclose(mean, np.mean([table["probability"].to_numpy() for table in tables], axis=0))
+    assert averaged["prediction"].to_pylist() == (mean >= 0.5).tolist()
+    said = [["a", "b"], ["b", "b"], ["b", "a"]]
+    sure = [[0.9, 0.6], [0.4, 0.6], [0.4, 0.9]]
+    votes = [
+        pa.table({"seed_index": [0, 1], "prediction": names, "probability": known})
+        for names, known in zip(said, sure, strict=True)
+    ]
+    voted = several.average(votes)
+    assert voted["prediction"].to_pylist() == ["a", "b"], "0.9 against 0.8, 1.2 against 0.9"
+    assert voted["probability"].to_pylist() == pytest.approx([0.3, 0.4])
+    with pytest.raises(ValueError, match="predicted different seeds"):
+        several.average([votes[0], votes[1].slice(1)])
+    assert several.average([None, None]) is None
+
+
+def test_configurations_that_differ_are_named():
+    first = {"run": {"seed": 0, "name": "a"}, "model": {"num_layers": 2}, "data": {"threads": 1}}
+    second = {"run": {"seed": 1, "name": "b"}, "model": {"num_layers": 3}, "data": {"threads": 2}}
+    assert several.differences([first, second]) == ["model.num_layers"]
+    assert several.differences([first, {**first, "run": {"seed": 9, "name": "c"}}]) == []

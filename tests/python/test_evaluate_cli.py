@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+import tributary.predict
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
 from tributary import cli
+from tributary.config import RunConfig
+from tributary.predict import Run
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose model predicts the disturbed labels."""
-    import tributary.predict
-
     database = ParquetDatabase(write_shops(tmp_path / "raw"), shop_metadata())
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text("run: {name: shops}\ndata: {database: /nowhere}\n")
-    config = SimpleNamespace(data=SimpleNamespace(tasks=("amount", "big")))
-    run = SimpleNamespace(path=folder, database=database, manifest=json.loads(database.manifest), step=7, config=config)
+    config = RunConfig.from_mapping({"data": {"database": "/nowhere", "tasks": ["amount", "big"]}})
+    parts = dict.fromkeys(field.name for field in dataclasses.fields(Run))
+    parts |= {"path": folder, "database": database, "manifest": json.loads(database.manifest)}
+    run = Run(**{**parts, "step": 7, "config": config})
 
     def predict(run, task, split, *, max_seeds=None, database_cutoff=None, progress=None):
         progress(1, 1)
@@ -55,6 +58,22 @@ def test_evaluate_prints_tables_and_verdicts_and_keeps_them(run_dir, capfd):
     assert "the database /nowhere is not there" in (run_dir / "page.html").read_text()
 
 
+@pytest.mark.slow
+def test_several_runs_scatter_and_have_an_average(run_dir, capfd):
+    options = ["--task", "amount", "--ensemble"]
+    assert call("evaluate", run_dir, run_dir, *options) == 0
+    out = capfd.readouterr().out
+    for said in ("mean +- deviation", "average", "ensemble", "the average beats the constant", "zero-shot: never"):
+        assert said in out
+    assert "weight fitted on" in out
+    assert call("evaluate", run_dir, run_dir, *options, "--json") == 0
+    (summary,) = json.loads(capfd.readouterr().out)
+    assert summary["std"]["mae"] == 0
+    assert summary["mean"]["mae"] == summary["runs"][0]["metrics"]["mae"]
+    assert summary["model"]["metrics"]["mae"] == pytest.approx(summary["mean"]["mae"]), "equal runs average to either"
+    assert summary["ensemble"]["metrics"]["mae"] < summary["mean"]["mae"]
+
+
 def test_json_without_baselines_in_the_frozen_regime(run_dir, capfd):
     options = ["--task", "amount", "--json", "--no-baselines", "--max-seeds", "20", "--regime", "frozen"]
     assert call("evaluate", run_dir, *options, "--database-cutoff", "2020-05-01") == 0
@@ -73,6 +92,8 @@ def test_json_without_baselines_in_the_frozen_regime(run_dir, capfd):
         (["--database-cutoff", "soon", "--regime", "frozen"], "--database-cutoff soon: expected YYYY-MM-DD"),
         (["--database-cutoff", "2020-05-01"], "belongs to the frozen regime"),
         (["--task", "nothing"], "no task `nothing`"),
+        (["--ensemble", "--no-baselines"], "--ensemble weighs the model with LightGBM"),
+        (["--ensemble", "--task", "amount", "--split", "val"], "fitted on val, so that only test says"),
     ],
 )
 def test_bad_arguments_are_one_message_and_exit_code_2(run_dir, capfd, options, message):

@@ -12,7 +12,7 @@ import pytest
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
-from tributary import evaluate
+from tributary import evaluate, judge
 from tributary.report import write_report
 
 VOID = {"meta", "br", "link", "img", "path", "circle", "line", "rect", "use", "hr", "input"}
@@ -48,7 +48,7 @@ def make_run(folder: Path, database: ParquetDatabase, tasks: list[str]) -> list[
     history = {"num_steps": 100, "batch_size": 32, "elapsed_s": 75.0, "num_parameters": 12345, "best_step": 80}
     (folder / "training_history.json").write_text(json.dumps({**history, "train": train, "validation": validation}))
     for task in tasks:
-        result, rows = evaluate.judge(database, task, make_predictions(database, task, noise=0.3), split="test")
+        result, rows = judge.judge(database, task, make_predictions(database, task, noise=0.3), split="test")
         result |= {"rows_file": f"evaluation/{task}.parquet", "predict_seconds": 2.0}
         evaluate.keep(folder, result, rows)
     return evaluate.load(folder)
@@ -94,7 +94,7 @@ def test_one_class_has_no_curves_and_says_why(shops, tmp_path):
     run = tmp_path / "run"
     make_run(run, shops, ["amount"])
     predictions = make_predictions(shops, "big", noise=0.1)
-    result, rows = evaluate.judge(shops, "big", predictions.filter(predictions["label"]), split="test")
+    result, rows = judge.judge(shops, "big", predictions.filter(predictions["label"]), split="test")
     evaluate.keep(run, {**result, "rows_file": "evaluation/big.parquet"}, rows)
     page = write_report(run, evaluate.load(run), run / "r.html", manifest=json.loads(shops.manifest)).read_text()
     assert "auroc is undefined: all" in page
