@@ -9,7 +9,8 @@ use crate::format::{FileKind, FileReader, FileWriter, task};
 
 /// No vocabulary id.
 pub(super) const NO_TEXT: u32 = u32::MAX;
-const NUM_SECTIONS: usize = 15;
+/// Of a task without lists; these are two more.
+const NUM_SECTIONS: usize = 13;
 /// Beside the file it will replace.
 const DRAFT_FOLDER: &str = ".draft";
 
@@ -68,7 +69,9 @@ impl TaskFile {
     pub(super) fn write(&self, root: &Path, name: &str, build_id: u64) -> Result<()> {
         let index = Children::scatter(self.num_anchors, &self.rows, &self.times, &time_order(&self.times));
         let drafts = root.join(DRAFT_FOLDER);
-        let mut file = FileWriter::create(&drafts, name, FileKind::Task, build_id, NUM_SECTIONS)?;
+        let has_lists = !self.target_indptr.is_empty();
+        let num_sections = NUM_SECTIONS + if has_lists { 2 } else { 0 };
+        let mut file = FileWriter::create(&drafts, name, FileKind::Task, build_id, num_sections)?;
         file.values(task::ROWS, &self.rows)?;
         file.values(task::TIMES, &self.times)?;
         file.values(task::SPLITS, &self.splits)?;
@@ -80,7 +83,7 @@ impl TaskFile {
         file.values(task::INDEX_TIMES, &index.times)?;
         file.values(task::LABEL_TIMES, &self.label_times)?;
         file.values(task::FIRST_TEXT, &[self.first_text])?;
-        if !self.target_indptr.is_empty() {
+        if has_lists {
             file.values(task::TARGET_INDPTR, &self.target_indptr)?;
             file.values(task::TARGETS, &self.targets)?;
         }
