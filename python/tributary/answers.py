@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tributary.batch import Batch
+from tributary.calibration import Calibration, check_levels
 from tributary.data import Database
 
 _TYPES = {"numerical": pa.float64(), "timestamp": pa.timestamp("us"), "boolean": pa.bool_()}
@@ -66,17 +67,66 @@ def answer_type(stype: str) -> pa.DataType:
     return _TYPES.get(stype, pa.string())
 
 
-def answer_fields(target: Target) -> list[pa.Field]:
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What is answered besides prediction and probability."""
+
+    top: int = 0
+    """So many of the likeliest classes, with their probabilities."""
+    levels: tuple[float, ...] = ()
+    """Quantiles of numbers and times."""
+    calibration: Calibration | None = None
+    """What quantiles follow from."""
+
+
+NOTHING_MORE = Extras()
+
+
+def check_extras(task: str, target: Target, extras: Extras) -> None:
+    """Refuses what a target has not.
+
+    Raises:
+        ValueError: quantiles of anything but numbers and times, or classes of these.
+    """
+    check_levels(extras.levels)
+    if extras.top < 0:
+        raise ValueError(f"top = {extras.top}: expected the number of classes to name")
+    is_ordered = target.stype in ("numerical", "timestamp")
+    if extras.levels and not is_ordered:
+        raise ValueError(f"task `{task}` asks for a {target.stype} value: quantiles are of numbers and times")
+    if extras.top and (is_ordered or target.stype == "boolean"):
+        raise ValueError(
+            f"task `{task}` asks for a {target.stype} value: only categories and texts have classes to name"
+        )
+
+
+def answer_fields(target: Target, extras: Extras = NOTHING_MORE) -> list[pa.Field]:
     """The columns of an answer, in order."""
-    return [pa.field("prediction", answer_type(target.stype)), pa.field("probability", pa.float64())]
+    kind = answer_type(target.stype)
+    fields = [pa.field("prediction", kind), pa.field("probability", pa.float64())]
+    fields += [pa.field(quantile_name(level), kind) for level in extras.levels]
+    if extras.top:
+        fields += [pa.field("top_classes", pa.list_(kind)), pa.field("top_probabilities", pa.list_(pa.float64()))]
+    return fields
 
 
-def decode(target: Target, outputs: Mapping[str, np.ndarray]) -> dict[str, pa.Array]:
+def quantile_name(level: float) -> str:
+    """Name of the column of a quantile.
+
+    Example:
+        >>> quantile_name(0.05)
+        'quantile_0.05'
+    """
+    return f"quantile_{level:g}"
+
+
+def decode(target: Target, outputs: Mapping[str, np.ndarray], extras: Extras = NOTHING_MORE) -> dict[str, pa.Array]:
     """Answers of a forward pass.
 
     Args:
         target: units.
         outputs: of the forward pass, for `N` contexts: `number`, `moment`, `truth` [N] and `classes` [N, K] logits.
+        extras: what to answer besides.
 
     Returns:
         The columns of `answer_fields`, of length `N`.
@@ -86,14 +136,26 @@ def decode(target: Target, outputs: Mapping[str, np.ndarray]) -> dict[str, pa.Ar
         probability = sigmoid(outputs["truth"])
         return {"prediction": pa.array(probability >= 0.5, kind), "probability": pa.array(probability)}
     if target.stype in ("numerical", "timestamp"):
-        scores = outputs["number" if target.stype == "numerical" else "moment"]
-        prediction = pa.array(unscaled(target, scores), kind)
-        return {"prediction": prediction, "probability": pa.nulls(len(scores), pa.float64())}
+        prediction = unscaled(target, outputs["number" if target.stype == "numerical" else "moment"])
+        columns = {"prediction": pa.array(prediction, kind), "probability": pa.nulls(len(prediction), pa.float64())}
+        if extras.calibration is not None and extras.levels:
+            quantiles = extras.calibration.quantiles(prediction, extras.levels)
+            columns |= {
+                quantile_name(level): pa.array(np.ascontiguousarray(quantiles[:, place]), kind)
+                for place, level in enumerate(extras.levels)
+            }
+        return columns
     probabilities = softmax(outputs["classes"][:, : len(target.classes)])
-    best = probabilities.argmax(axis=1)
-    chosen = np.array(target.classes, object)[best]
-    probability = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
-    return {"prediction": pa.array(chosen, kind), "probability": pa.array(probability)}
+    texts = np.array(target.classes, object)
+    num_named = min(max(extras.top, 1), len(texts))
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :num_named]
+    named = np.take_along_axis(probabilities, order, axis=1)
+    columns = {"prediction": pa.array(texts[order[:, 0]], kind), "probability": pa.array(named[:, 0])}
+    if extras.top:
+        offsets = pa.array(np.arange(len(order) + 1, dtype=np.int32) * num_named)
+        columns["top_classes"] = pa.ListArray.from_arrays(offsets, pa.array(texts[order.ravel()], kind))
+        columns["top_probabilities"] = pa.ListArray.from_arrays(offsets, pa.array(named.ravel()))
+    return columns
 
 
 def decode_labels(target: Target, database: Database, task: Mapping[str, Any], batch: Batch) -> pa.Array:
@@ -133,3 +195,39 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: np.ndarray = weights / weights.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+_US_PER_DAY = 86_400_000_000
+
+
+def unit_of(target: Target) -> str:
+    """Unit in which `measured` gives answers."""
+    units = {"numerical": "the target's unit", "timestamp": "days", "boolean": "probability of true"}
+    return units.get(target.stype, "probability of the predicted class")
+
+
+def measured(
+    target: Target, outputs: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Answers as numbers that can be subtracted, and the answer of `whole` as a text.
+
+    Args:
+        target: units.
+        outputs: of the forward pass, for `N` contexts.
+        whole: for the one context whose predicted class is followed.
+
+    Returns:
+        float64 [N]: numbers, days since 1970, or probabilities.
+    """
+    if target.stype == "boolean":
+        return sigmoid(outputs["truth"]), f"{sigmoid(whole['truth'])[0]:.1%} true"
+    if target.stype == "numerical":
+        return unscaled(target, outputs["number"]), f"{unscaled(target, whole['number'])[0]:.4g}"
+    if target.stype == "timestamp":
+        days = (outputs["moment"].astype(np.float64) * target.std + target.mean) / _US_PER_DAY
+        return days, str(unscaled(target, whole["moment"])[0])[:19]
+    num_classes = len(target.classes)
+    probabilities = softmax(outputs["classes"][:, :num_classes])
+    likely = softmax(whole["classes"][:, :num_classes])[0]
+    followed = int(likely.argmax())
+    return probabilities[:, followed], f"{target.classes[followed]} ({likely[followed]:.1%})"

@@ -25,6 +25,7 @@ from tributary.checkpoint import Checkpoints, Kind, Progress, check_same_run
 from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
 from tributary.data import Database, Loaded, Loader, database_arrays
 from tributary.journal import Journal, Pace, Position
+from tributary.learned import remember
 from tributary.losses import Objective, objective_loss
 from tributary.mixture import task_mixture
 from tributary.optim import evaluation_params, init_state, make_train_step
@@ -137,6 +138,7 @@ def train(
         loader.set_state(progress.sampler_state)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
     validator = Validator(database, tasks, config, make_forward(graphdef), device)
+    remember(run_dir, [database], are_spread=config.model.kind not in PUBLISHED_KINDS)
     journal = Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position)
     pace = Pace(position.elapsed_s)
     limit_s = (config.train.time_limit_minutes or math.inf) * 60.0

@@ -12,6 +12,7 @@ import numpy as np
 
 import tributary.data
 import tributary.import_weights
+import tributary.learned
 import tributary.mixture
 import tributary.predict
 import tributary.train
@@ -167,7 +168,7 @@ def _manifest() -> dict:
 def install(monkeypatch) -> None:
     """Puts the fakes where training and prediction look for database and sampler."""
     rooms = (tributary.data, tributary.mixture, tributary.train, tributary.predict, tributary.validation)
-    for module in (*rooms, tributary.import_weights):
+    for module in (*rooms, tributary.import_weights, tributary.learned):
         for name, fake in (("Database", FakeDatabase), ("Sampler", FakeSampler)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)

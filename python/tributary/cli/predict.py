@@ -33,6 +33,10 @@ def predict(
         typer.Option(help="Predict the keys and times of a parquet, CSV or Arrow file in place of a split."),
     ] = None,
     max_seeds: Annotated[int | None, typer.Option(min=1, help="At most so many seeds, drawn at random.")] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(help="Of numbers and times: quantiles besides, as 0.05,0.5,0.95.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Of categories and texts: so many classes with probabilities.")] = 0,
     database: Annotated[
         Path | None, typer.Option(help="Processed database to predict on, when it is not the run's own.")
     ] = None,
@@ -44,28 +48,31 @@ def predict(
 
     Any entity at any time, without labels: --key 17 --key 42 --time 2024-06-01, or --seeds-from questions.parquet.
 
+    A long prediction that was interrupted goes on where it stood when the same command is given again.
+
     A question that is no task yet: --raw data/raw/shop --query "PREDICT COUNT(orders.*, 0, 30, days) = 0 FOR EACH
     customers.id". A run that was trained on other questions answers, too, from the labels of the past it is shown.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from tributary.cli.console import messages
-    from tributary.predict import load_run, write_predictions
+    from tributary.cli.progress import ProgressWatcher
+    from tributary.predict import calibration_of, load_run, write_predictions
 
     if (task is None) == (query is None):
         raise ValueError("say what to predict: --task NAME, or --query QUERY with --raw IN")
     named = int(step) if step.isdigit() else step
     if query is not None:
-        if key or seeds_from is not None or max_seeds is not None or raw is None:
-            raise ValueError("--query needs --raw IN, and says itself whom it asks about (WHERE, IN)")
+        if key or seeds_from is not None or max_seeds is not None or raw is None or quantiles or top:
+            raise ValueError("--query needs --raw IN, and says itself whom and what it asks (WHERE, IN)")
         _ask(run, query, raw, metadata, out, time, database, named)
         return
     assert task is not None
     loaded = load_run(run, step=named, database=database)
     seeds = _seeds(loaded.database, task, key, time, seeds_from)
-    columns = (TextColumn("seeds"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=messages(), disable=not messages().is_terminal) as bars:
-        bar = bars.add_task("", total=None)
+    levels = _levels(quantiles)
+    with ProgressWatcher() as watcher:
+        watcher.stage("predict")
+        if levels:
+            calibration_of(loaded, task, lambda done, total: watcher.progress("calibration", done, total, "seeds"))
         num_rows = write_predictions(
             loaded,
             task,
@@ -73,7 +80,9 @@ def predict(
             out,
             max_seeds=max_seeds,
             seeds=seeds,
-            progress=lambda done, total: bars.update(bar, completed=done, total=total),
+            quantiles=levels,
+            top=top,
+            progress=lambda done, total: watcher.progress("predictions", done, total, "seeds"),
         )
     messages().print(f"{num_rows:,} predictions of step {loaded.step}", markup=False)
     typer.echo(str(out))
@@ -111,6 +120,14 @@ def _ask(
         print_warning(warning)
     messages().print(f"{asked.num_rows:,} predictions", markup=False)
     typer.echo(str(out))
+
+
+def _levels(text: str | None) -> list[float]:
+    """Levels of quantiles."""
+    try:
+        return sorted(float(level) for level in (text or "").split(",") if level.strip())
+    except ValueError:
+        raise ValueError(f"--quantiles {text}: expected numbers between 0 and 1, as 0.05,0.5,0.95") from None
 
 
 def _seeds(

@@ -26,9 +26,10 @@ class _Rate(ProgressColumn):
 
 @dataclass
 class _Item:
-    """How an item stood when it was last spoken of, and when its work began."""
+    """How an item stood when its work began (it may go on from an earlier run) and when it was last spoken of."""
 
     began: float
+    first: int
     done: int
 
 
@@ -52,14 +53,15 @@ class PlainProgress:
         known = self._items.get((stage, item))
         if known is None or not known.done:
             # the clock of an item runs from the last report without progress: before, it waited for its turn
-            known = self._items[stage, item] = _Item(now if known is None or not done else known.began, done)
+            began = now if known is None or not done else known.began
+            known = self._items[stage, item] = _Item(began, done if known is None else 0, done)
         known.done = done
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
         line = f"{stage}: {item}: {done:,} of {total:,} {unit}"
-        if done and now > known.began:
-            rate = done / (now - known.began)
+        if done > known.first and now > known.began:
+            rate = (done - known.first) / (now - known.began)
             line += f" ({100 * done / total:.0f}%), {rate:,.0f} {unit}/s, {(total - done) / rate:,.0f} s left"
         self._say(line)
 
