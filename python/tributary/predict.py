@@ -34,6 +34,8 @@ from tributary.answers import (
     check_extras,
     decode,
     decode_labels,
+    decode_links,
+    link_fields,
     target_of,
 )
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
@@ -406,6 +408,8 @@ class _Job:
     extras: Extras
     own: Target
     """Units of the database's labels."""
+    ranker: Ranker | None
+    """Answers of a link task."""
 
     @staticmethod
     def plan(
@@ -421,6 +425,7 @@ class _Job:
         if max_seeds is not None and max_seeds < 1:
             raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
         described = find_task(run.manifest, task)
+        check_judges_rows(run.config.model, described)
         num_seeds = described["splits"][split] if seeds is None else len(seeds)
         total = min(num_seeds, max_seeds or num_seeds)
         return _Job(
@@ -434,6 +439,7 @@ class _Job:
             database_cutoff=database_cutoff,
             extras=extras,
             own=target_of(run.database, run.manifest, described),
+            ranker=Ranker(run.database, task, database_cutoff) if is_link(described) else None,
         )
 
     @property
@@ -450,6 +456,9 @@ class _Job:
             "seed_time": pa.timestamp("us"),
             "split": pa.string(),
         }
+        if self.ranker is not None:
+            keys = key_type(self.run, self.task["target_table"])
+            return pa.schema([*fields.items(), *link_fields(keys)])
         label = pa.field("label", answer_type(self.target.stype))
         return pa.schema([*fields.items(), *answer_fields(self.target, self.extras), label])
 
@@ -509,10 +518,21 @@ class _Job:
             "entity": rows if table["primary_key"] is None else run.database.row_keys(table["name"], rows),
             "seed_time": pa.array(times, pa.timestamp("us"), mask=times == END_OF_TIME),
             "split": pa.array([name] * len(rows), pa.string()),
-            **decode(self.target, {name: values[real] for name, values in outputs.items()}, self.extras),
-            "label": decode_labels(self.own, run.database, self.task, batch).filter(pa.array(real)),
+            **self._answers(batch, outputs, real),
         }
         return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+    def _answers(self, batch: Batch, outputs: dict[str, np.ndarray], real: np.ndarray) -> dict[str, pa.Array]:
+        """What is answered to the contexts that are no padding, and what is known."""
+        if self.ranker is not None:
+            keys = key_type(self.run, self.task["target_table"])
+            options = {"are_own": self.seeds is not None}
+            columns = decode_links(self.ranker, self.run.database, outputs, batch, keys, **options)
+            return {name: values.filter(pa.array(real)) for name, values in columns.items()}
+        return {
+            **decode(self.target, {name: values[real] for name, values in outputs.items()}, self.extras),
+            "label": decode_labels(self.own, self.run.database, self.task, batch).filter(pa.array(real)),
+        }
 
 
 def _answered(

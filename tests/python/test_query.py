@@ -311,6 +311,12 @@ def test_a_condition_on_columns_hides_them(shop: Any) -> None:
     assert dict(zip(labels["id"].to_pylist(), labels["label"].to_pylist(), strict=True)) == asked
 
 
+def _end_of_window(task: dict[str, Any], label: dict[str, Any]) -> datetime:
+    """Of 20 days; labels of training and validation see no row after the first moment of test."""
+    end = label["moment"] + timedelta(days=20)
+    return end if label["split"] == "test" else min(end, datetime.fromisoformat(task["split"]["test"]))
+
+
 def test_a_list_of_keys_is_a_link_task(shop: Any) -> None:
     folder, description, rows = shop
     text = "PREDICT LIST_DISTINCT(orders.referrer_id, 0, 20, days) RANK TOP 2 FOR EACH customers.id"
@@ -320,9 +326,9 @@ def test_a_list_of_keys_is_a_link_task(shop: Any) -> None:
     found = preview(compiled, description, folder, Schedule(every="5 days"))
     wanted = {"target_stype": "link", "target_table": "customers", "top_k": 2, "timedelta": "20 days"}
     assert {name: found.task[name] for name in wanted} == wanted
-    labels = past_labels(compiled, description, folder, Schedule(every="5 days"))[1]
+    task, labels = past_labels(compiled, description, folder, Schedule(every="5 days"))
     for label in labels.to_pylist():
-        until = label["moment"] + timedelta(days=20)
+        until = _end_of_window(task, label)
         named = {
             row["referrer_id"]
             for row in rows["orders"]
@@ -338,10 +344,10 @@ def test_a_list_may_be_of_rows_that_the_rows_lead_to(shop: Any) -> None:
     text = "PREDICT LIST_DISTINCT(items.customer_id VIA orders.referrer_id, 0, 20, days) FOR EACH customers.id"
     compiled = compile_query(text, description)
     assert compiled.task["target_table"] == "customers"
-    labels = past_labels(compiled, description, folder, Schedule(every="5 days"))[1]
+    task, labels = past_labels(compiled, description, folder, Schedule(every="5 days"))
     ordered = {row["order_id"] for row in rows["items"]}
     for label in labels.to_pylist():
-        until = label["moment"] + timedelta(days=20)
+        until = _end_of_window(task, label)
         named = {
             row["customer_id"]
             for row in rows["orders"]

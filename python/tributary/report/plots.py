@@ -32,8 +32,14 @@ _VARIABLES = {
     "#161718": "--page",
 }
 INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE = _VARIABLES
-COLORS = {"model": MODEL, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
-LABELS = {"model": "model", "lightgbm": "LightGBM", "entity": "entity's past", "constant": "constant"}
+COLORS = {"model": MODEL, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT, "popular": CONSTANT}
+LABELS = {
+    "model": "model",
+    "lightgbm": "LightGBM",
+    "entity": "entity's past",
+    "constant": "constant",
+    "popular": "most named",
+}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
