@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,9 @@ from tributary.model import build_model
 from tributary.optim import evaluation_params, init_state
 from tributary.parts import Parts
 from tributary.seeds import Seeds, seeds_from_keys
+
+if TYPE_CHECKING:
+    from tributary.explain import Explanation
 
 Split = Literal["train", "val", "test"]
 
@@ -147,6 +150,17 @@ class Run:
         found = json.dumps(leaf_digests(jax.device_get(self.params)), sort_keys=True)
         return hashlib.blake2b(found.encode(), digest_size=16).hexdigest()
 
+    @functools.cached_property
+    def row_states(self) -> Callable[[Any, Batch, DatabaseArrays], jax.Array]:
+        """(params, device fields, arrays) -> float32 [B, R, D], jitted: what the model knows of every row."""
+
+        def states(params: Any, batch: Batch, arrays: DatabaseArrays) -> jax.Array:
+            batch = batch if self.rescale is None else self.rescale(batch)
+            model: Any = nnx.merge(self.graphdef, params)
+            return jnp.asarray(model.row_states(batch, arrays), jnp.float32)
+
+        return jax.jit(states)
+
     def predict(
         self,
         task: str,
@@ -180,6 +194,41 @@ class Run:
         """
         seeds = asked_seeds(self, task, keys, time, seeds)
         return predict_split(self, task, split, max_seeds=max_seeds, seeds=seeds, quantiles=quantiles, top=top)
+
+    def explain(
+        self,
+        task: str,
+        *,
+        keys: Sequence[Any] | None = None,
+        time: Any = None,
+        split: Split = "test",
+        seeds: Seeds | None = None,
+        max_seeds: int | None = None,
+    ) -> Explanation:
+        """What changes the answers: see `tributary.explain.explain`; who is asked is said as in `predict`.
+
+        Example:
+            ```
+            why = run.explain("flight-late", keys=[17, 42], time="2013-11-01 08:00")
+            print(why.paths.to_pandas())
+            ```
+        """
+        from tributary.explain import explain
+
+        seeds = asked_seeds(self, task, keys, time, seeds)
+        return explain(self, task, split, seeds=seeds, max_seeds=max_seeds)
+
+    def embed_rows(self, table: str, *, keys: Sequence[Any] | None = None, time: Any = None) -> pa.Table:
+        """Rows as vectors: see `tributary.row_embeddings.embed_rows`.
+
+        Example:
+            ```
+            vectors = run.embed_rows("planes")
+            ```
+        """
+        from tributary.row_embeddings import embed_rows
+
+        return embed_rows(self, table, keys=keys, time=time)
 
 
 def asked_seeds(run: Run, task: str, keys: Sequence[Any] | None, time: Any, seeds: Seeds | None) -> Seeds | None:

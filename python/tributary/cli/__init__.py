@@ -37,7 +37,9 @@ _VERBS = {
     "import-weights": "Models",
     "evaluate": "Models",
     "predict": "Models",
+    "embed-rows": "Models",
     "report": "Models",
+    "promote": "Models",
 }
 
 
