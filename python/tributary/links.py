@@ -20,6 +20,8 @@ from tributary.metrics import is_hit
 Ints = NDArray[np.int64]
 Kind = Literal["frequent", "recent"]
 
+LITTLE_RECALL = 0.8
+"""Share of what labels name that contexts should hold; below it training warns."""
 MAX_PAST = 128
 """Lists of an entity that its past is taken from, the latest."""
 
