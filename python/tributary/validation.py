@@ -2,9 +2,9 @@
 
 The score of a task is 1 for a perfect model and 0 for one that knows nothing: 2 AUROC - 1 for booleans, 1 - MAE /
 MAE of the training median for numbers and times, (accuracy - share) / (1 - share) of the most common class for
-classes, MAP of the candidates for links. The score of a step is the mean over tasks. Where a run has no task, the masked cells and links of held-out
-rows are judged: 1 - their loss / that of the untrained model. Honest metrics on whole splits are the job of
-`tributary.evaluate`.
+classes, MAP of the candidates for links. The score of a step is the mean over tasks. Where a run has no task, the
+masked cells and links of held-out rows are judged: 1 - their loss / that of the untrained model. Honest metrics on
+whole splits are the job of `tributary.evaluate`.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
 
 
 def _ranked(log_odds: jax.Array, batch: Batch, most: int) -> dict[str, jax.Array]:
-    """`hits` bool [B, most]: whether the candidates are named, the likeliest first; `num_named` int32 [B] of them all."""
+    """`hits` bool [B, most]: whether candidates are named, the likeliest first; `num_named` int32 [B]: how many are."""
     scores = jnp.where(batch.row_is_candidate, log_odds, -jnp.inf)
     order = jax.lax.top_k(scores, min(most, scores.shape[1]))[1]
     hits = jnp.take_along_axis(batch.row_is_target, order, axis=1)
@@ -222,8 +222,8 @@ def _warn_of_recall(source: Source, name: str, sampler: Sampler) -> None:
     recall = recall_of_context((sampler.batch(step) for step in range(min(NUM_PROBES, sampler.steps_per_epoch))), task)
     if recall < LITTLE_RECALL:
         warnings.warn(
-            f"task `{name}`: the contexts hold {recall:.0%} of the rows of `{task.table}` that labels name; the model can"
-            " rank no others: raise data.num_neighbors, data.seq_len, or data.max_hops if it is set",
+            f"task `{name}`: the contexts hold {recall:.0%} of the rows of `{task.table}` that labels name: the"
+            " model ranks no others; raise data.num_neighbors, data.seq_len, or data.max_hops if it is set",
             RuntimeWarning,
             stacklevel=4,
         )
