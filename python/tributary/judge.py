@@ -85,7 +85,8 @@ def judge(
     loaded, fitted = Task.load(database, task), fitted or Fitted(database, task, database_cutoff)
     if loaded.target_stype == "link":
         options: dict[str, Any] = {"split": split, "regime": regime, "database_cutoff": database_cutoff}
-        return judge_links(database, task, predictions, **options, with_baselines=with_baselines, progress=progress)
+        native: Any = database  # keys of rows are looked up, which no other task needs
+        return judge_links(native, task, predictions, **options, with_baselines=with_baselines, progress=progress)
     rows = predictions.filter(predictions["label"].is_valid())
     if rows.num_rows == 0:
         raise ValueError(f"task `{task}`: none of the {predictions.num_rows} rows of split `{split}` has a label")

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from tributary import metrics, verdicts
 from tributary.answers import key_lists
+from tributary.batch import END_OF_TIME
 from tributary.data import Database
 from tributary.link_baselines import RANKINGS
-from tributary.links import END_OF_TIME, Ints, LinkTask
+from tributary.links import Ints, LinkTask
 
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _CALLED = {"popular": "what everybody names", "entity": "what the entity named before"}

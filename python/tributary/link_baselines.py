@@ -67,14 +67,14 @@ def entity(
         own = known.past(loaded.row[seeds], times, splits, loaded.top_k, kind)
         return filled(own, known.popular(times, splits, 2 * loaded.top_k), loaded.top_k)
 
+    found: dict[Kind, float] = {}
     if kind is None:
         judged = np.flatnonzero(loaded.split == (VAL if (loaded.split == VAL).any() else TRAIN))
         lists = [loaded.list_of(int(seed)) for seed in judged]
         found = {each: map_at_k(is_hit(rank(judged, each), lists), loaded.lengths[judged]) or 0.0 for each in KINDS}
-        kind = max(KINDS, key=lambda each: found[each])
-    chosen: Kind = kind
-    words = f"what the entity named before, the most {kind} first, then what everybody named"
-    return Ranking("entity", words, lambda seeds: rank(seeds, chosen), {"kind": kind})
+    chosen: Kind = kind or max(KINDS, key=lambda each: found[each])
+    words = f"what the entity named before, the most {chosen} first, then what everybody named"
+    return Ranking("entity", words, lambda seeds: rank(seeds, chosen), {"kind": chosen})
 
 
 RANKINGS: dict[str, Callable[..., Ranking]] = {"popular": popular, "entity": entity}

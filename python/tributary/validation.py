@@ -50,9 +50,9 @@ class Validation:
     score: float | None
     """Mean score over the tasks that have one, the larger the better."""
     tasks: Mapping[str, Mapping[str, float]]
-    """Per task: `score`, its metric (auroc, mae in z-scores, accuracy, of links map: that of the candidates alone, by
-    what the contexts hold of each label) and `num_seeds`; no score where undefined. For
-    rows of tables `loss`, that of their masked cells and links, and a score only where the run has no task."""
+    """Per task: `score`, its metric (auroc, mae in z-scores, accuracy; map of links, by what the contexts hold of each
+    label) and `num_seeds`; no score where undefined. For rows of tables `loss`, that of their masked cells and links,
+    and a score only where the run has no task."""
 
 
 @dataclasses.dataclass(frozen=True)

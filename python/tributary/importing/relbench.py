@@ -67,7 +67,7 @@ def find_by_name(name: str) -> tuple[Path, tuple[Path, ...]]:
     try:
         folder = Path(relbench.load_dataset(name).dataset_dir)
         own = {path.parent.name for path in folder.glob("tasks/*/manifest.yaml")}
-        hub = getattr(relbench, "hf", None)
+        hub: Any = getattr(relbench, "hf", None)
         hosted = [] if hub is None else hub.list_task_names(folder.name)
         found = [hub.find_task_dir(folder.name, task) for task in hosted if task not in own]
     except Exception as error:  # whatever the package and its downloads raise
