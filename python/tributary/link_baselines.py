@@ -72,7 +72,7 @@ def entity(
         judged = np.flatnonzero(loaded.split == (VAL if (loaded.split == VAL).any() else TRAIN))
         lists = [loaded.list_of(int(seed)) for seed in judged]
         found = {each: map_at_k(is_hit(rank(judged, each), lists), loaded.lengths[judged]) or 0.0 for each in KINDS}
-    chosen: Kind = kind or max(KINDS, key=lambda each: found[each])
+    chosen: Kind = kind or max(found.items(), key=lambda each: each[1])[0]
     words = f"what the entity named before, the most {chosen} first, then what everybody named"
     return Ranking("entity", words, lambda seeds: rank(seeds, chosen), {"kind": chosen})
 
