@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import tributary.promote
@@ -97,6 +98,13 @@ def test_a_model_worse_beyond_chance_does_not_replace_the_better_one(shops, tmp_
     assert [verdicts[name].is_passed for name in ("worse", "alike", "before")] == [False, True, True]
     assert "amount: the model does not beat" in verdicts["worse"].words
     assert "not beyond chance" in verdicts["alike"].words
+
+
+def test_lists_are_compared_by_their_own_metrics():
+    rows = pa.table({"label": [["a", "b"], ["c"]], "prediction": [["b", "x", "a"], ["y"]]})
+    scored = tributary.promote._score({"target_stype": "link", "top_k": 3}, rows)
+    assert scored.values["map"] == pytest.approx((1 + 2 / 3) / 2 / 2)
+    assert scored.values["recall"] == pytest.approx(0.5)
 
 
 def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path, opened):
