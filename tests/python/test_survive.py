@@ -50,7 +50,7 @@ def _check_preflight(folder: Path, run: Path) -> None:
     code, checks = preflight(f"run.dir={run.parent}", f"run.name={run.name}", "train.steps=20", "train.eval_every=10")
     assert code == 0, checks
     assert "holds a run at step 20 of 20" in checks["resumption"]["found"]
-    names = ("packages", "task buys", "disk", "batches", "memory", "loss", "gradients", "pace")
+    names = ("packages", "task buys", "disk", "batches", "memory", "loss", "gradients")
     assert {name: checks[name]["status"] for name in names} == dict.fromkeys(names, "ok")
     assert "verified" in checks["database shop"]["found"]
 
