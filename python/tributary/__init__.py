@@ -10,8 +10,14 @@ nothing later than the seed's time is visible:
     batch = sampler.batch(0)              # a Batch of numpy arrays, documented in documentation/batch.md
     print(batch.cell_value.shape)         # (8, 256)
 
-`preprocess` makes such a folder from parquet files and a `metadata.json`. The names below are loaded when they are
-first used, so that importing the package costs nothing.
+A trained run is opened with `load_run` and asked about any keys at any time:
+
+    run = tributary.load_run("runs/demo")
+    table = run.predict("churn", keys=[17, 42], time="2024-06-01")
+    why = run.explain("churn", keys=[17, 42], time="2024-06-01")
+
+`preprocess` makes a processed database from parquet files and a `metadata.json`. The names below are loaded when they
+are first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from tributary.errors import FormatError, SchemaError, TributaryError
     from tributary.importing import import_source, import_tables
     from tributary.mixture import Mixture
+    from tributary.predict import Run, load_run
     from tributary.preprocess import preprocess, verify
     from tributary.seeds import Seeds, seeds_from_keys, seeds_from_query, seeds_from_table
 
@@ -44,6 +51,9 @@ _HOMES = {
     # preprocessing
     "preprocess": "tributary.preprocess",
     "verify": "tributary.preprocess",
+    # trained runs
+    "Run": "tributary.predict",
+    "load_run": "tributary.predict",
     # errors
     "FormatError": "tributary.errors",
     "SchemaError": "tributary.errors",
@@ -55,6 +65,7 @@ __all__ = [
     "Database",
     "FormatError",
     "Mixture",
+    "Run",
     "Sampler",
     "SchemaError",
     "Seeds",
@@ -62,6 +73,7 @@ __all__ = [
     "__version__",
     "import_source",
     "import_tables",
+    "load_run",
     "preprocess",
     "seeds_from_keys",
     "seeds_from_query",

@@ -146,27 +146,39 @@ def without(batch: Batch, taken: Sequence[Removal | None], num_contexts: int) ->
         taken: at most `num_contexts`.
         num_contexts: size of the batch returned.
     """
-    num_cells, num_rows = batch.cell_row.shape[1], batch.row_table.shape[1]
-    is_kept = np.repeat(~batch.cell_is_padding, num_contexts, axis=0)
-    is_gone = np.zeros((num_contexts, num_rows), bool)
+    several = Batch(**{name: np.repeat(getattr(batch, name), num_contexts, axis=0) for name in Batch.spec()})
+    is_out = np.zeros(several.cell_row.shape, bool)
+    is_gone = np.zeros(several.row_table.shape, bool)
     for context, removal in enumerate(taken):
         if removal is not None:
-            is_kept[context, removal.cells] = False
+            is_out[context, removal.cells] = True
             is_gone[context, removal.rows] = True
-    order = np.argsort(~is_kept, axis=1, kind="stable")
-    is_filled = np.arange(num_cells) < is_kept.sum(axis=1)[:, None]
+    return taken_out(several, is_out, is_gone)
+
+
+def taken_out(batch: Batch, is_out: np.ndarray, is_gone: np.ndarray) -> Batch:
+    """Contexts without some cells and rows.
+
+    Args:
+        batch: on the host.
+        is_out: bool [B, S]: cells to take out, those of rows that go among them.
+        is_gone: bool [B, R]: rows to take out.
+    """
+    order = np.argsort(is_out | batch.cell_is_padding, axis=1, kind="stable")
+    count = (~is_out & ~batch.cell_is_padding).sum(axis=1)
+    is_filled = np.arange(is_out.shape[1]) < count[:, None]
     fields: dict[str, np.ndarray] = {}
     for name, (_, axes) in Batch.spec().items():
-        value = getattr(batch, name)[0]
+        value, empty = getattr(batch, name), _EMPTY.get(name, 0)
         if len(axes) > 1 and axes[1] == "S":
-            fields[name] = _filled(value[order], is_filled, _EMPTY.get(name, 0))
-        elif len(axes) > 1 and axes[1] == "R" and name not in ("row_parents", "row_parent_keys"):
-            fields[name] = _filled(np.repeat(value[None], num_contexts, axis=0), ~is_gone, _EMPTY.get(name, 0))
+            places = order.reshape(order.shape + (1,) * (value.ndim - 2))
+            fields[name] = _filled(np.take_along_axis(value, places, axis=1), is_filled, empty)
+        elif len(axes) > 1 and axes[1] == "R":
+            fields[name] = _filled(value, ~is_gone, empty)
         else:
-            fields[name] = np.repeat(value[None], num_contexts, axis=0)
-    fields["target_cell"] = _new_places(order, batch.target_cell[0]).astype(batch.target_cell.dtype)
-    fields |= _cut_links(fields["row_parents"], fields["row_parent_keys"], is_gone)
-    return Batch(**fields)
+            fields[name] = value
+    fields["target_cell"] = _new_places(order, is_filled, batch.target_cell)
+    return Batch(**{**fields, **_cut_links(batch.row_parents, batch.row_parent_keys, is_gone)})
 
 
 def _filled(values: np.ndarray, is_filled: np.ndarray, empty: Any) -> np.ndarray:
@@ -174,9 +186,10 @@ def _filled(values: np.ndarray, is_filled: np.ndarray, empty: Any) -> np.ndarray
     return np.where(where, values, np.array(empty, values.dtype))
 
 
-def _new_places(order: np.ndarray, cell: int) -> np.ndarray:
-    """Where a cell that is never taken out went; -1 where there is none."""
-    return np.full(len(order), -1) if cell < 0 else (order == cell).argmax(axis=1)
+def _new_places(order: np.ndarray, is_filled: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """int32 [B]: where a cell of each context went; -1 where it is none, or was taken out."""
+    is_here = (order == cells[:, None]) & is_filled & (cells >= 0)[:, None]
+    return np.where(is_here.any(axis=1), is_here.argmax(axis=1), -1).astype(cells.dtype)
 
 
 def _cut_links(parents: np.ndarray, keys: np.ndarray, is_gone: np.ndarray) -> dict[str, np.ndarray]:

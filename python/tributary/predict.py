@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,9 @@ from tributary.model import build_model
 from tributary.optim import evaluation_params, init_state
 from tributary.parts import Parts
 from tributary.seeds import Seeds, seeds_from_keys
+
+if TYPE_CHECKING:
+    from tributary.explain import Explanation
 
 Split = Literal["train", "val", "test"]
 
@@ -101,7 +104,7 @@ class Run:
     path: Path
     """Folder of the run."""
     config: RunConfig
-    """Resolved configuration."""
+    """Resolved configuration, its section `data` that of the opened database alone."""
     database: Database
     """The opened database."""
     manifest: dict[str, Any]
@@ -126,6 +129,17 @@ class Run:
         """Digest of the parameters."""
         found = json.dumps(leaf_digests(jax.device_get(self.params)), sort_keys=True)
         return hashlib.blake2b(found.encode(), digest_size=16).hexdigest()
+
+    @functools.cached_property
+    def row_states(self) -> Callable[[Any, Batch, DatabaseArrays], jax.Array]:
+        """(params, device fields, arrays) -> float32 [B, R, D], jitted: what the model knows of every row."""
+
+        def states(params: Any, batch: Batch, arrays: DatabaseArrays) -> jax.Array:
+            batch = batch if self.rescale is None else self.rescale(batch)
+            model: Any = nnx.merge(self.graphdef, params)
+            return jnp.asarray(model.row_states(batch, arrays), jnp.float32)
+
+        return jax.jit(states)
 
     def predict(
         self,
@@ -161,6 +175,41 @@ class Run:
         seeds = asked_seeds(self, task, keys, time, seeds)
         return predict_split(self, task, split, max_seeds=max_seeds, seeds=seeds, quantiles=quantiles, top=top)
 
+    def explain(
+        self,
+        task: str,
+        *,
+        keys: Sequence[Any] | None = None,
+        time: Any = None,
+        split: Split = "test",
+        seeds: Seeds | None = None,
+        max_seeds: int | None = None,
+    ) -> Explanation:
+        """What changes the answers: see `tributary.explain.explain`; who is asked is said as in `predict`.
+
+        Example:
+            ```
+            why = run.explain("flight-late", keys=[17, 42], time="2013-11-01 08:00")
+            print(why.paths.to_pandas())
+            ```
+        """
+        from tributary.explain import explain
+
+        seeds = asked_seeds(self, task, keys, time, seeds)
+        return explain(self, task, split, seeds=seeds, max_seeds=max_seeds)
+
+    def embed_rows(self, table: str, *, keys: Sequence[Any] | None = None, time: Any = None) -> pa.Table:
+        """Rows as vectors: see `tributary.row_embeddings.embed_rows`.
+
+        Example:
+            ```
+            vectors = run.embed_rows("planes")
+            ```
+        """
+        from tributary.row_embeddings import embed_rows
+
+        return embed_rows(self, table, keys=keys, time=time)
+
 
 def asked_seeds(run: Run, task: str, keys: Sequence[Any] | None, time: Any, seeds: Seeds | None) -> Seeds | None:
     """Seeds of keys and times, or those given; None where neither is.
@@ -183,22 +232,25 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     Args:
         run_dir: folder that `train` made.
         step: `best` (by validation metric; the newest where none was validated), `last`, or a step number.
-        database: another processed database than the one trained on, or its new place.
+        database: name or path of one of several databases it was trained on, of another one, or its new place.
 
     Raises:
         CheckpointError: there is no such checkpoint, the run's database was built anew since, the vectors of the
             database are not of the embedder the model was trained on, or its columns are of other stypes.
+        ConfigError: the run has several databases, and none is named.
         FileNotFoundError: the folder holds no run.
     """
     run_dir = Path(run_dir)
     config = RunConfig.load(run_dir / "config.yaml")
-    opened = Database(str(database if database is not None else config.data.database))
+    is_own = database is None or str(database) in config.data.databases
+    config = config.model_copy(update={"data": config.data.part(database)})
+    opened = Database(str(database if database is not None and not is_own else config.data.database))
     manifest = json.loads(opened.manifest)
     are_spread = config.model.kind not in PUBLISHED_KINDS
     arrays = database_arrays(opened, are_spread=are_spread)
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
-    template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    template = jax.eval_shape(lambda params: init_state(params, config.optimizer, config.train.freeze), params)
+    checkpoints = Checkpoints(run_dir)
     try:
         checkpoints.check_vectors(manifest["embedder"], opened.path)
         if isinstance(step, int):
@@ -208,7 +260,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
             state, progress = _restore_named(checkpoints, template, step)
     finally:
         checkpoints.close()
-    if database is None and opened.build_id not in progress.builds.values():
+    if is_own and opened.build_id not in progress.builds.values():
         raise CheckpointError(
             f"{run_dir}: trained on build {', '.join(progress.builds.values())} of {config.data.database}, which is "
             f"build {opened.build_id} now; name a database explicitly to predict on it all the same"

@@ -117,6 +117,7 @@ def test_what_is_taken_out_leaves_no_trace(run: Run) -> None:
     assert answers[0][0] == answers[0][2] != answers[0][1]
 
 
+@pytest.mark.slow
 def test_a_file_and_a_page(run: Run, tmp_path: Path) -> None:
     out, page = tmp_path / "why" / "buys.parquet", tmp_path / "why" / "buys.html"
     found = write_explanations(run, "buys", "test", out, html=page, max_seeds=3)

@@ -33,11 +33,15 @@ _VERBS = {
     "inspect": "Data",
     "query": "Data",
     "sample": "Data",
+    "config": "Models",
+    "preflight": "Models",
     "train": "Models",
     "import-weights": "Models",
     "evaluate": "Models",
     "predict": "Models",
+    "embed-rows": "Models",
     "report": "Models",
+    "promote": "Models",
 }
 
 

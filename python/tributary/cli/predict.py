@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tributary.data import Database
+    from tributary.explain import Explanation
     from tributary.seeds import Seeds
+
+_NUM_PATHS = 12
+"""Paths that are printed."""
 
 
 def predict(
@@ -37,6 +43,14 @@ def predict(
         str | None, typer.Option(help="Of numbers and times: quantiles besides, as 0.05,0.5,0.95.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Of categories and texts: so many classes with probabilities.")] = 0,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Parquet file of what changes each answer: cells, rows and paths that are taken out."),
+    ] = None,
+    explain_html: Annotated[Path | None, typer.Option(help="With --explain: a page that draws some of it.")] = None,
+    explain_seeds: Annotated[
+        int | None, typer.Option(min=1, help="With --explain: at most so many seeds; default: all that are predicted.")
+    ] = None,
     database: Annotated[
         Path | None, typer.Option(help="Processed database to predict on, when it is not the run's own.")
     ] = None,
@@ -55,13 +69,14 @@ def predict(
     """
     from tributary.cli.console import messages
     from tributary.cli.progress import ProgressWatcher
+    from tributary.explain import write_explanations
     from tributary.predict import calibration_of, load_run, write_predictions
 
     if (task is None) == (query is None):
         raise ValueError("say what to predict: --task NAME, or --query QUERY with --raw IN")
     named = int(step) if step.isdigit() else step
     if query is not None:
-        if key or seeds_from is not None or max_seeds is not None or raw is None or quantiles or top:
+        if key or seeds_from is not None or max_seeds is not None or raw is None or quantiles or top or explain:
             raise ValueError("--query needs --raw IN, and says itself whom and what it asks (WHERE, IN)")
         _ask(run, query, raw, metadata, out, time, database, named)
         return
@@ -69,6 +84,8 @@ def predict(
     loaded = load_run(run, step=named, database=database)
     seeds = _seeds(loaded.database, task, key, time, seeds_from)
     levels = _levels(quantiles)
+    if explain is None and (explain_html is not None or explain_seeds is not None):
+        raise ValueError("--explain-html and --explain-seeds say how to explain: add --explain FILE")
     with ProgressWatcher() as watcher:
         watcher.stage("predict")
         if levels:
@@ -84,8 +101,39 @@ def predict(
             top=top,
             progress=lambda done, total: watcher.progress("predictions", done, total, "seeds"),
         )
+        if explain is not None:
+            limits = [limit for limit in (max_seeds, explain_seeds) if limit is not None]
+            found = write_explanations(
+                loaded,
+                task,
+                split,
+                explain,
+                html=explain_html,
+                seeds=seeds,
+                max_seeds=min(limits) if limits else None,
+                progress=lambda done, total: watcher.progress("explanations", done, total, "seeds"),
+            )
     messages().print(f"{num_rows:,} predictions of step {loaded.step}", markup=False)
-    typer.echo(str(out))
+    if explain is not None:
+        messages().print(_paths_table(found))
+    for path in (out, explain, explain_html):
+        if path is not None:
+            typer.echo(str(path))
+
+
+def _paths_table(found: "Explanation") -> "Table":
+    """The weightiest paths and columns."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    grid = Table(title=f"What changes the answers most, in {found.unit}")
+    for name in ("path", "column", "seeds", "mean size", "mean change"):
+        grid.add_column(name, justify="left" if name in ("path", "column") else "right")
+    for line in found.paths.slice(0, _NUM_PATHS).to_pylist():
+        column = f"{line['table']}.{line['column']}" if line["column"] is not None else f"all of {line['table']}"
+        figures = (f"{line['num_seeds']:,}", f"{line['mean_size']:.4g}", f"{line['mean_change']:+.4g}")
+        grid.add_row(escape(line["path"]), escape(column), *figures)
+    return grid
 
 
 def _ask(

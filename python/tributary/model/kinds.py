@@ -38,6 +38,9 @@ class Model(Protocol):
     def __call__(self, batch: Batch, arrays: DatabaseArrays, cells: Array, is_masked: Array | None = None) -> Outputs:
         """Predictions for the cells int32 [B, Q]; `is_masked` bool [B, S] are hidden besides the targets."""
 
+    def row_states(self, batch: Batch, arrays: DatabaseArrays) -> Array:
+        """[B, R, D]: what the model knows of every row of the contexts."""
+
 
 MODEL_KINDS: dict[ModelKind, Callable[..., Model]] = {
     "transformer": RelationalTransformer,

@@ -106,6 +106,11 @@ class RelationalTransformer(nnx.Module):
             x += cells_of_rows(self.positions(batch), batch)
         return self._run_blocks(x, cells, surroundings)
 
+    def row_states(self, batch: Batch, arrays: DatabaseArrays) -> Array:
+        """[B, R, D]: the mean of every row's tokens after the last block that updates all of them."""
+        x, _ = self.states(batch, arrays, jnp.zeros_like(batch.cell_column[:, :1]))
+        return rows_of_cells(x, batch)
+
     def _run_blocks(self, x: Array, cells: Array, surroundings: Surroundings) -> tuple[Array, Array]:
         """As `states`, from the tokens that the encoder made."""
         graphdef, stacked = nnx.split(self.blocks)

@@ -162,6 +162,16 @@ class TreeLSTM(nnx.Module):
             cells: int32 [B, Q] positions along S.
             is_masked: bool [B, S] cells whose value is hidden, besides targets and cells that the batch has masked.
         """
+        tokens, states = self._states(batch, arrays, is_masked)
+        x = self.readout(tokens, states, batch, cells)
+        return answer(self.heads, x, states, batch, arrays, cells)
+
+    def row_states(self, batch: Batch, arrays: DatabaseArrays) -> Array:
+        """[B, R, D]: the states of rows after the last layer."""
+        return self._states(batch, arrays, None)[1]
+
+    def _states(self, batch: Batch, arrays: DatabaseArrays, is_masked: Array | None) -> tuple[Array, Array]:
+        """Tokens of cells [B, S, D], and states of rows [B, R, D]."""
         if is_masked is None:
             is_masked = jnp.zeros_like(batch.cell_is_target)
         tokens, states, _ = self.encoder(batch, arrays, is_masked)
@@ -173,5 +183,4 @@ class TreeLSTM(nnx.Module):
             return nnx.merge(graphdef, layer)(states, hop, links, arrays.foreign_key_vectors, self.levels), None
 
         states, _ = jax.lax.scan(step, states, stacked)
-        x = self.readout(tokens, states, batch, cells)
-        return answer(self.heads, x, states, batch, arrays, cells)
+        return tokens, states

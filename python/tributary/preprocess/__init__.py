@@ -1,5 +1,9 @@
 """From parquet files and `metadata.json` to a processed database (DESIGN section 3)."""
 
+import sys
+
+from tributary.preprocess.as_function import CallableModule
+
 # the road
 from tributary.preprocess.pipeline import (
     Outcome,
@@ -34,3 +38,5 @@ __all__ = [
     "reembed",
     "verify",
 ]
+
+sys.modules[__name__].__class__ = CallableModule

@@ -30,6 +30,7 @@ from tributary.model.published.cells import (
     only_cells,
     read_cells,
 )
+from tributary.model.rows import rows_of_cells
 
 
 class NormedLinear(nnx.Module):
@@ -165,6 +166,24 @@ class PublishedTransformer(nnx.Module):
             cells: int32 [B, Q] positions along S.
             is_masked: bool [B, S] cells whose value is hidden, besides the targets.
         """
+        x = self._states(batch, arrays, is_masked)
+        answers = self.heads(jnp.take_along_axis(x, cells[:, :, None], axis=1))
+        number = answers[NUMBER][..., 0]
+        column = jnp.maximum(jnp.take_along_axis(batch.cell_column, cells, axis=1), 0)
+        return Outputs(
+            number=number,
+            moment=answers[DATETIME][..., 0],
+            truth=answers[TRUTH][..., 0] if self.architecture.has_boolean else self._truth(number, arrays, column),
+            null=jnp.zeros_like(number),
+            query=answers[WORDS],
+        )
+
+    def row_states(self, batch: Batch, arrays: DatabaseArrays) -> Array:
+        """[B, R, D]: the mean of every row's tokens after the last block."""
+        return rows_of_cells(self._states(batch, arrays, None), batch)
+
+    def _states(self, batch: Batch, arrays: DatabaseArrays, is_masked: Array | None) -> Array:
+        """[B, S, D]: tokens after the last block."""
         if is_masked is None:
             is_masked = jnp.zeros_like(batch.cell_is_target)
         theirs = read_cells(batch, arrays.column_offset, is_masked, has_boolean=self.architecture.has_boolean)
@@ -180,16 +199,7 @@ class PublishedTransformer(nnx.Module):
         if self.remat:
             step = jax.checkpoint(step)
         x, _ = jax.lax.scan(step, x, stacked)
-        answers = self.heads(jnp.take_along_axis(x, cells[:, :, None], axis=1))
-        number = answers[NUMBER][..., 0]
-        column = jnp.maximum(jnp.take_along_axis(batch.cell_column, cells, axis=1), 0)
-        return Outputs(
-            number=number,
-            moment=answers[DATETIME][..., 0],
-            truth=answers[TRUTH][..., 0] if self.architecture.has_boolean else self._truth(number, arrays, column),
-            null=jnp.zeros_like(number),
-            query=answers[WORDS],
-        )
+        return x
 
     def _truth(self, number: Array, arrays: DatabaseArrays, column: Array) -> Array:
         """Log-odds of a boolean that was predicted as a number."""
