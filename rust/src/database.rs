@@ -176,9 +176,25 @@ pub struct TaskView<'a> {
     pub index_times: &'a [i64],
     /// Labels of a timestamp target, microseconds; empty otherwise.
     pub label_times: &'a [i64],
+    /// Where the list of each seed of a link task lies in `targets`; empty otherwise.
+    pub target_indptr: &'a [u32],
+    /// Rows of the target table that the seeds of a link task name, ascending within a list.
+    pub targets: &'a [u32],
 }
 
 impl TaskView<'_> {
+    /// The rows that a seed of a link task names; none for other tasks.
+    ///
+    /// # Panics
+    /// If there is no such seed.
+    #[inline]
+    pub fn targets_of(&self, seed: usize) -> &[u32] {
+        if self.target_indptr.is_empty() {
+            return &[];
+        }
+        &self.targets[self.target_indptr[seed] as usize..self.target_indptr[seed + 1] as usize]
+    }
+
     /// Where the seeds of an anchor row lie in `indices`: start and length.
     ///
     /// # Panics
@@ -484,6 +500,10 @@ impl Inner {
         let seeds = description.num_seeds as usize;
         let anchors = self.manifest.tables[description.anchor_table.idx()].num_rows as usize;
         let label_times = if description.target_stype == Stype::Timestamp { seeds } else { 0 };
+        let (target_indptr, targets) = match description.target_table {
+            Some(_) => (file.exactly(task::TARGET_INDPTR, seeds + 1)?, file.values(task::TARGETS)?),
+            None => Default::default(),
+        };
         Ok(TaskView {
             rows: file.exactly(task::ROWS, seeds)?,
             times: file.exactly(task::TIMES, seeds)?,
@@ -495,6 +515,8 @@ impl Inner {
             indices: file.exactly(task::INDICES, seeds)?,
             index_times: file.exactly(task::INDEX_TIMES, seeds)?,
             label_times: file.exactly(task::LABEL_TIMES, label_times)?,
+            target_indptr,
+            targets,
         })
     }
 
@@ -590,6 +612,16 @@ impl Inner {
                     .all(|(&seed, &time)| task.times.get(seed as usize) == Some(&time));
             if !sound {
                 return Err(fault(format!("task `{}`: the index of its seeds is damaged", description.name)));
+            }
+            let Some(target) = description.target_table else { continue };
+            let rows = self.manifest.tables[target.idx()].num_rows;
+            let sound = task.target_indptr.is_sorted()
+                && task.target_indptr.first() == Some(&0)
+                && task.target_indptr.last().is_some_and(|&end| end as usize == task.targets.len())
+                && task.targets.iter().all(|&row| row < rows)
+                && (0..task.rows.len()).all(|seed| task.targets_of(seed).is_sorted_by(|one, other| one < other));
+            if !sound {
+                return Err(fault(format!("task `{}`: the lists of its seeds are damaged", description.name)));
             }
         }
         Ok(())

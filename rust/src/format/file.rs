@@ -347,6 +347,12 @@ impl FileReader {
         bytemuck::try_cast_slice(bytes).map_err(|_| self.fault(section, "has a length that does not fit its type"))
     }
 
+    /// The values of a section; none where the file has no such section.
+    pub fn optional<T: Pod>(&self, section: Section) -> Result<&[T]> {
+        let is_there = self.entries.iter().any(|entry| entry.tag == section.tag && entry.index == section.index);
+        if is_there { self.values(section) } else { Ok(&[]) }
+    }
+
     /// The values of a section that must have `len` of them.
     pub fn exactly<T: Pod>(&self, section: Section, len: usize) -> Result<&[T]> {
         let values = self.values(section)?;

@@ -80,6 +80,10 @@ pub mod task {
     pub const LABEL_TIMES: Section = Section::new(10);
     /// `[1]` u32 vocabulary id of the first of the file's own texts.
     pub const FIRST_TEXT: Section = Section::new(11);
+    /// `[num_seeds + 1]` u32 positions in `TARGETS` (link tasks only).
+    pub const TARGET_INDPTR: Section = Section::new(12);
+    /// u32 rows of the target table that each seed names, ascending (link tasks only).
+    pub const TARGETS: Section = Section::new(13);
 }
 
 /// Sections that hold a list of texts: `vocab.bin`, the task files, and, as a list of one, what made the vectors.

@@ -41,6 +41,8 @@ static NO_SEEDS: TaskView<'static> = TaskView {
     indices: &[],
     index_times: &[],
     label_times: &[],
+    target_indptr: &[],
+    targets: &[],
 };
 
 /// What one context came to.
@@ -231,6 +233,9 @@ impl<'a> Walker<'a> {
             drop_unvisited(canvas, visited);
         }
         canvas.cells.finish();
+        if let Some(table) = asked.plan.target_table {
+            write_candidates(&asked, table, &self.frontier.rows()[..visited], canvas);
+        }
         self.finishing.run(Finished { state, rows: visited, is_row_seed: asked.plan.is_row }, canvas);
         Walked { rows: visited, cells: canvas.cells.len() }
     }
@@ -378,6 +383,16 @@ fn write_seed(asked: &Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
         *canvas.target_is_null = false;
         *canvas.target_value = asked.seeds.values[index];
         *canvas.target_vocab = i32::try_from(asked.seeds.vocab[index]).unwrap_or(-1);
+    }
+}
+
+/// Says which rows of the context a link task chooses among, and which of them the seed's own list names.
+fn write_candidates(asked: &Asked<'_>, table: u32, rows: &[Visit], canvas: &mut Canvas<'_>) {
+    let named = asked.index.map_or(&[][..], |index| asked.seeds.targets_of(index));
+    for (local, visit) in rows.iter().enumerate().filter(|(_, visit)| visit.table == table) {
+        canvas.row_is_candidate[local] = true;
+        canvas.row_is_target[local] = named.binary_search(&visit.row).is_ok();
+        canvas.candidate_row[local] = i64::from(visit.row);
     }
 }
 
