@@ -34,6 +34,8 @@ OWN_MODEL_KEYS: dict[str, frozenset[str]] = {"gnn": frozenset(("num_bases",)), "
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
 AgeCycle = Literal["hour", "day", "week", "year"]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -288,7 +290,9 @@ class ModelConfig(_Section):
         default=False,
         description="attention along links prefers some foreign keys, by a bias computed from their names",
     )
-    link_head: bool = Field(default=False, description="the model judges links between rows (data.num_links)")
+    link_head: bool = Field(
+        default=False, description="the model judges links between rows (link tasks, data.num_links)"
+    )
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked", "structured", "pallas"] = Field(
         default="auto",
@@ -450,9 +454,25 @@ class TrainSection(_Section):
     eval_batch_size: int = Field(default=64, ge=1, description="contexts per batch of validation and prediction")
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, to resume from")
+    keep_best: int = Field(default=1, ge=1, description="checkpoints of the best validation scores kept")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="checkpoints at multiples of this step are kept for good; null: none is"
+    )
+    keep_hours: float | None = Field(
+        default=None, gt=0.0, description="checkpoints younger than this many hours are kept too; null: none is"
+    )
+    archive_dir: str | None = Field(
+        default=None, description="folder that checkpoints kept no longer are moved to; null: they are removed"
+    )
     patience: int | None = Field(default=None, ge=1, description="validations without improvement after which it ends")
-    tensorboard: bool = Field(default=False, description="also write TensorBoard event files")
+    trackers: tuple[TrackerName, ...] = Field(
+        default=("tensorboard",),
+        description="where figures go besides metrics.jsonl: event files of TensorBoard in the run folder; MLflow; "
+        "Weights & Biases",
+    )
+    project: str = Field(default="tributary", min_length=1, description="experiment of MLflow, project of wandb")
+    plots: bool = Field(default=True, description="draw curves into the run folder, at validations and at the end")
 
 
 class DevicesSection(_Section):
@@ -543,10 +563,9 @@ class RunConfig(_Section):
                 f"key `data.walk_features`: model.positional: walk reads {num_steps} steps (model.positional_steps), "
                 f"expected at least as many, found {self.data.walk_features}"
             )
-        if self.model.link_head != (num_links > 0):
+        if num_links > 0 and not self.model.link_head:
             raise ValueError(
-                "key `model.link_head`: links are judged where it is true and data.num_links is above 0, found "
-                f"{str(self.model.link_head).lower()} and data.num_links = {num_links}; set both or neither"
+                f"key `model.link_head`: data.num_links = {num_links} asks for links to be judged; set it to true"
             )
         return self
 
@@ -566,11 +585,8 @@ class RunConfig(_Section):
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
-        merged = copy.deepcopy(dict(values))
-        for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
-            _apply_override(merged, override)
         try:
-            return cls.model_validate(merged)
+            return cls.model_validate(apply_overrides(values, overrides))
         except ValidationError as error:
             raise ConfigError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
 
@@ -582,16 +598,38 @@ class RunConfig(_Section):
             ConfigError: the file is no valid YAML or no valid configuration.
             FileNotFoundError: there is no such file.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from None
-        return cls.from_mapping({} if values is None else values, overrides, source=str(path))
+        return cls.from_mapping(read_yaml(path), overrides, source=str(path))
 
     def to_yaml(self) -> str:
         """The resolved configuration, every key spelled out; `load` reads it back unchanged."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file says; an empty mapping where it is empty.
+
+    Raises:
+        ConfigError: it is no YAML.
+        FileNotFoundError: there is no such file.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return {} if values is None else values
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a nested mapping with `section.key=value` texts applied.
+
+    Raises:
+        ConfigError: a text is none, or its key is unknown.
+    """
+    merged = copy.deepcopy(dict(values))
+    for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
+        _apply_override(merged, override)
+    return merged
 
 
 def _fields_at(path: Iterable[Any]) -> dict[str, Any]:

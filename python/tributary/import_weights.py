@@ -19,6 +19,7 @@ import safetensors
 
 from tributary.checkpoint import Checkpoints, Progress
 from tributary.config import ConfigError, PublishedKind, RunConfig
+from tributary.cost import CostMeter
 from tributary.data import Database
 from tributary.databases import open_sources
 from tributary.journal import Journal, Position
@@ -26,6 +27,7 @@ from tributary.mixture import training_mixture
 from tributary.model.published import MisfitError, check_fit, to_params
 from tributary.model.published.names import is_ignored
 from tributary.optim import init_state
+from tributary.retention import Retention
 
 DEFAULTS: dict[str, dict[str, Any]] = {"data": {"seq_len": 1024}, "optimizer": {"ema_decay": None}}
 """What a run of published weights is told besides database and model: the context they were trained on, no average."""
@@ -208,12 +210,9 @@ def _write_run(
         embedder=manifest["embedder"],
     )
     run_dir = config.run.path
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
-    try:
+    with Checkpoints(run_dir, Retention(keep_last=config.train.keep_last)) as checkpoints:
         checkpoints.save("last", state, progress)
-    finally:
-        checkpoints.close()
-    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position).close(position)
+    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position, CostMeter({})).close()
 
 
 def _sampler_state(config: RunConfig, tasks: list[dict[str, Any]]) -> str:

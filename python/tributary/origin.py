@@ -65,7 +65,7 @@ def take_params(
     if not found:
         warnings.warn(f"train.init_from: {run_dir} has no {kind} checkpoint: taking last", RuntimeWarning, stacklevel=3)
         kind = "last"
-    step = max(checkpoints.steps(kind), default=None)
+    step = next(iter(checkpoints.candidates(kind)), None)
     if step is None:
         raise CheckpointError(f"train.init_from: {run_dir} has no checkpoint")
     learned = checkpoints.progress(kind, step).embedder

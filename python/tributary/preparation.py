@@ -21,7 +21,7 @@ from tributary.journal import Position
 from tributary.losses import Objective, Shares, objective_loss, part_shares
 from tributary.optim import State, init_state, make_train_step
 from tributary.origin import take_params
-from tributary.predict import describe_model
+from tributary.predict import check_judges_rows, describe_model
 
 RESUMABLE_CHANGES = {
     "data.in_memory",
@@ -34,11 +34,17 @@ RESUMABLE_CHANGES = {
     "devices.process_id",
     "run.dir",
     "train.accumulate",
+    "train.archive_dir",
     "train.checkpoint_every",
+    "train.keep_best",
+    "train.keep_every",
+    "train.keep_hours",
     "train.keep_last",
     "train.log_every",
-    "train.tensorboard",
+    "train.plots",
+    "train.project",
     "train.time_limit_minutes",
+    "train.trackers",
 }
 """Keys of a config that may differ when a run is resumed."""
 
@@ -56,7 +62,11 @@ class Material:
     def open(cls, config: RunConfig, devices: Devices) -> Material:
         """Opens the databases of a run."""
         are_spread = config.model.kind not in PUBLISHED_KINDS
-        sources, arrays = join(open_sources(config.data), are_spread=are_spread)
+        opened = open_sources(config.data)
+        for source in opened:
+            for task in source.tasks:
+                check_judges_rows(config.model, task)
+        sources, arrays = join(opened, are_spread=are_spread)
         return cls(sources, devices.put_copies(arrays))
 
     @property
@@ -141,6 +151,8 @@ class Start:
     """Of the mixture; None: from its beginning."""
     origin: Mapping[str, Any] | None
     """Where the first parameters came from, see `tributary.origin.Origin`; None: drawn at random."""
+    cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What the run cost before, see `tributary.cost`."""
 
     @classmethod
     def first(cls, config: RunConfig, material: Material, learner: Learner, devices: Devices) -> Start:
@@ -171,4 +183,4 @@ class Start:
         restored, progress = checkpoints.restore("last", learner.template)
         check_same_run(progress, config.model_dump(mode="json"), material.builds, ignored=RESUMABLE_CHANGES)
         position = Position(progress.step, progress.elapsed_s, progress.best_metric, progress.best_step)
-        return cls(devices.put_state(restored), position, progress.sampler_state, progress.origin)
+        return cls(devices.put_state(restored), position, progress.sampler_state, progress.origin, progress.cost)

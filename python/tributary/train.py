@@ -21,14 +21,17 @@ import numpy as np
 
 from tributary.checkpoint import Checkpoints, Kind, Progress
 from tributary.config import PUBLISHED_KINDS, ConfigError, RunConfig
+from tributary.cost import CostMeter
 from tributary.data import Loaded, Loader
 from tributary.devices import Devices
 from tributary.journal import Journal, Pace
 from tributary.learned import remember
 from tributary.mixture import sampler_offsets, training_mixture
+from tributary.operations import StepOperations, peak_operations
 from tributary.optim import evaluation_params
 from tributary.predict import make_forward
 from tributary.preparation import Learner, Material, Start
+from tributary.retention import Retention
 from tributary.validation import Validation, Validator
 
 
@@ -63,6 +66,8 @@ class Report:
     """Contexts per second since the last line of the log."""
     input_wait: float
     """Share of that time spent waiting for batches."""
+    utilisation: float
+    """Operations done in that time, as a part of what the devices could do; see `tributary.operations`."""
     validation: Validation | None
     """The validation made after this step, if one was."""
 
@@ -100,19 +105,27 @@ def train(
     material = Material.open(config, devices)
     learner = Learner.of(config, material, devices)
     # --- Beginning or resumption ------------------------------------------------------------------------------------
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    checkpoints = Checkpoints(run_dir, retention_of(config))
     if resume == "auto" and checkpoints.steps("last"):
         start = Start.resumed(config, material, learner, devices, checkpoints)
     else:
         start = Start.first(config, material, learner, devices)
-    if devices.is_first:
-        databases = [source.database for source in material.sources]
-        remember(run_dir, databases, are_spread=config.model.kind not in PUBLISHED_KINDS)
-    # --- Batches, loop ----------------------------------------------------------------------------------------------
-    training = Training(config, devices, material, learner, start, checkpoints, on_progress)
-    with Interruption() as interruption, training:
-        training.run(interruption)
+    with Interruption() as interruption, checkpoints:
+        checkpoints.discard_after(start.position.step)
+        if devices.is_first:
+            databases = [source.database for source in material.sources]
+            remember(run_dir, databases, are_spread=config.model.kind not in PUBLISHED_KINDS)
+        # --- Batches, loop ------------------------------------------------------------------------------------------
+        with Training(config, devices, material, learner, start, checkpoints, on_progress) as training:
+            training.run(interruption)
     return run_dir
+
+
+def retention_of(config: RunConfig) -> Retention:
+    """Which checkpoints a run keeps."""
+    train = config.train
+    archive = Path(train.archive_dir) if train.archive_dir else None
+    return Retention(train.keep_last, train.keep_best, train.keep_every, train.keep_hours, archive)
 
 
 class Training:
@@ -140,7 +153,7 @@ class Training:
     ):
         self._config, self._devices, self._material, self._learner = config, devices, material, learner
         self._checkpoints, self._state, self._position = checkpoints, start.state, start.position
-        self._origin = start.origin
+        self._origin, self._meter = start.origin, CostMeter(start.cost)
         self._on_progress = on_progress if devices.is_first else None
         self._mixture = training_mixture(material.sources, config, devices)
         self._loader = Loader(self._mixture, devices, sampler_offsets(material.sources))
@@ -149,30 +162,35 @@ class Training:
         forward = make_forward(learner.graphdef)
         self._validator = Validator(material.sources, config, learner.graphdef, forward, learner.draw_params, devices)
         self._journal = self._open_journal()
-        self._pace = Pace(self._position.elapsed_s)
+        self._operations = StepOperations(learner.train_step, start.state, material.arrays)
+        self._pace = Pace(self._position.elapsed_s, peak_operations(config.model.dtype, devices.size)[0])
         self._limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
         self._pending: tuple[Loaded, dict[str, jax.Array]] | None = None
         self._validation: Validation | None = None
-        self._num_idle = 0
+        self._num_idle = self._journal.validations_since_best()
         self._agreed_s = self._position.elapsed_s
 
     def _open_journal(self) -> Journal:
         """Files of the run; those of other processes than the first are thrown away."""
-        run_dir = self._config.run.path
+        config, run_dir = self._config, self._config.run.path
         if not self._devices.is_first:
             self._scratch = tempfile.TemporaryDirectory(prefix="tributary-")
             run_dir = Path(self._scratch.name)
+            config = config.model_copy(
+                update={"train": config.train.model_copy(update={"trackers": (), "plots": False})}
+            )
         names, num_parameters = self._material.task_names, self._learner.num_parameters
-        return Journal(run_dir, self._config, names, num_parameters, self._position, self._origin)
+        return Journal(run_dir, config, names, num_parameters, self._position, self._meter, self._origin)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._journal.close(self._position)
-        self._checkpoints.close()
-        self._validator.close()
-        self._mixture.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._journal.__exit__(kind, error, trace)
+        finally:
+            self._validator.close()
+            self._mixture.close()
 
     # --- Loop -------------------------------------------------------------------------------------------------------
 
@@ -190,6 +208,7 @@ class Training:
                 if signal_number or position.step % train.checkpoint_every == 0:
                     self._save_last()
                 if signal_number:
+                    self._checkpoints.wait()
                     raise TrainingInterrupted(signal_number, position.step, self._config.run.path)
             if self._validation is None and self._pending is not None:
                 self._validate()
@@ -209,10 +228,13 @@ class Training:
         loss = _finite_loss(self._pending, position.step - 1)
         self._pending, self._validation = (loaded, metrics), None
         position.step += 1
-        position.elapsed_s = self._pace.tick(train.batch_size)
+        operations = self._operations(loaded.device)
+        self._meter.operations += operations
+        position.elapsed_s = self._pace.tick(train.batch_size, operations)
+        self._checkpoints.check()
         if position.step % train.log_every == 0:
             loss = self._wait()
-            self._journal.write_step(position, jax.device_get(metrics), self._pace)
+            self._journal.write_step(jax.device_get(metrics), self._pace)
             self._pace.reset()
         self._tell(loss, None)
 
@@ -237,12 +259,14 @@ class Training:
         position = self._position
         params = evaluation_params(self._state)
         validation = self._validator.validate(params, self._material.arrays, position.step)
-        if validation.score is not None and validation.score > (position.best_metric or -math.inf):
-            position.best_metric, position.best_step = validation.score, position.step
-            self._save("best", validation.score, self._loader.get_state())
+        score = validation.score
+        if score is not None and (position.best_metric is None or score > position.best_metric):
+            position.best_metric, position.best_step = score, position.step
+        if score is not None and self._checkpoints.is_among_best(score):
+            self._save("best", score, self._loader.get_state())
         self._num_idle = 0 if position.best_step == position.step else self._num_idle + 1
         self._validation = validation
-        self._journal.write_validation(validation, position)
+        self._journal.write_validation(validation)
         self._tell(math.nan, validation)
 
     def _save_last(self) -> None:
@@ -259,6 +283,7 @@ class Training:
         record = dataclasses.asdict(self._position)
         record |= {"metric": metric, "sampler_state": sampler_state, "config": self._config.model_dump(mode="json")}
         record |= {"builds": self._material.builds, "embedder": self._material.embedder, "origin": self._origin}
+        record |= {"cost": self._meter.cost()}
         self._checkpoints.save(kind, self._state, Progress(**record))
 
     def _tell(self, loss: float, validation: Validation | None) -> None:
@@ -266,7 +291,7 @@ class Training:
             return
         position, num_steps = self._position, self._config.train.steps
         remaining_s = self._pace.remaining_s(position, num_steps, self._limit_s)
-        rates = (self._pace.examples_per_s, self._pace.input_wait)
+        rates = (self._pace.examples_per_s, self._pace.input_wait, self._pace.utilisation)
         self._on_progress(Report(position.step, num_steps, position.elapsed_s, remaining_s, loss, *rates, validation))
 
 
