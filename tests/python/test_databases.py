@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -85,6 +86,11 @@ def test_a_batch_means_the_same_among_the_arrays_of_several_databases(folder: Pa
         np.testing.assert_array_equal(joined.task_classes[task, :1], own.task_classes[0, :1])
     assert sources[1].offsets.column == len(database_arrays(sources[0].database).column_vectors)
     assert not np.array_equal(moved.cell_column, batch.cell_column)
+    # One compiled step for all: as many places for parents as the database with the most foreign keys has
+    wide = dataclasses.replace(sources[1].offsets, num_parents=4).move(batch)
+    assert wide.row_parents.shape == wide.row_parent_keys.shape == (*batch.row_parents.shape[:2], 4)
+    assert (wide.row_parents[:, :, batch.row_parents.shape[2] :] == -1).all()
+    np.testing.assert_array_equal(wide.row_parents[:, :, : batch.row_parents.shape[2]], batch.row_parents)
 
 
 def test_rows_that_are_seeds_end_before_what_is_judged(folder: Path) -> None:
