@@ -201,7 +201,13 @@ _US_PER_DAY = 86_400_000_000
 
 
 def unit_of(target: Target) -> str:
-    """Unit in which `measured` gives answers."""
+    """Unit in which `measured` gives answers.
+
+    Raises:
+        ValueError: the target is none whose answer is a number, time, truth, category or text.
+    """
+    if target.stype not in (*_TYPES, "categorical", "text"):
+        raise ValueError(f"answers of {target.stype} targets cannot be subtracted, so they have no explanations yet")
     units = {"numerical": "the target's unit", "timestamp": "days", "boolean": "probability of true"}
     return units.get(target.stype, "probability of the predicted class")
 
