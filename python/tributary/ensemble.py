@@ -1,8 +1,9 @@
 """The model and LightGBM on the history features together, one weight between them.
 
-The weight is fitted on the validation split alone: there neither the model nor the trees that are weighed have learned
-(those trees stop early on the latest tenth of the training seeds, not on validation). Probabilities are averaged as
-log-odds, numbers as they are. It is reported as what it is, an ensemble, never as the model.
+Everything is fitted on the validation split alone: there neither the model nor the trees that are weighed have learned
+(those trees stop early on the latest tenth of the training seeds, not on validation). Numbers are averaged as they are;
+probabilities as log-odds in units of their deviation, so that a timid model weighs as much as a bold one, and the sum
+is made a probability again by a logistic regression. It is reported as what it is, an ensemble, never as the model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from tributary import baselines, metrics
 from tributary.asof import Floats
@@ -25,17 +27,40 @@ SMALLEST = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighing:
-    """How the ensemble was put together.
+class Blend:
+    """How two answers become one.
 
     Attributes:
         weight: of the model; LightGBM has the rest.
-        num_rows: labelled validation rows it was fitted on.
-        metric: the task's metric, which it is best by.
-        values: (alone LightGBM, ensemble, alone the model) on these rows, by that metric.
+        units: booleans: (mean, deviation) of the log-odds of either; None for numbers.
+        line: booleans: (intercept, slope) from mixed log-odds to log-odds; None for numbers.
     """
 
     weight: float
+    units: tuple[tuple[float, float], tuple[float, float]] | None = None
+    line: tuple[float, float] | None = None
+
+    def __call__(self, ours: Floats, theirs: Floats) -> Floats:
+        """float64 [N]: numbers, or probabilities of true."""
+        if self.units is None or self.line is None:
+            return self.weight * ours + (1 - self.weight) * theirs
+        mixed = self.line[0] + self.line[1] * _mix(ours, theirs, self.weight, self.units)
+        probability: Floats = 1 / (1 + np.exp(-mixed))
+        return probability
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighing:
+    """The best blend, and how it was found.
+
+    Attributes:
+        blend: with the best weight.
+        num_rows: labelled validation rows it was fitted on.
+        metric: the task's metric, by which it is best.
+        values: (LightGBM alone, blended, the model alone) on these rows, by that metric.
+    """
+
+    blend: Blend
     num_rows: int
     metric: str
     values: tuple[float, float, float]
@@ -43,8 +68,10 @@ class Weighing:
     @property
     def words(self) -> str:
         """What the ensemble predicts."""
+        share = self.blend.weight
+        what = "log-odds of " if self.blend.units is not None else ""
         return (
-            f"{self.weight:.2f} of the model and {1 - self.weight:.2f} of LightGBM on the history; "
+            f"{what}{share:.2f} of the model and {1 - share:.2f} of LightGBM on the history; "
             f"weight fitted on {self.num_rows:,} validation rows"
         )
 
@@ -73,40 +100,56 @@ def weigh(task: Task, metric: str, validation: pa.Table, trees: baselines.Baseli
         metric: what it is judged by.
         validation: the model's predictions of the validation split, as `tributary.predict.predict_split` returns them.
         trees: LightGBM that has not seen this split, `baselines.lightgbm(..., stops_on="train")`.
+
+    Raises:
+        ValueError: the metric is undefined there, or the labels are of one class.
     """
     rows = validation.filter(validation["label"].is_valid())
     seeds = rows["seed_index"].to_numpy().astype(np.int64)
     label, found = task.label[seeds], trees.predict(seeds)
+    if task.target_stype == "boolean" and len(np.unique(label)) < 2:
+        raise ValueError(f"task `{task.name}`: all {len(label)} labels of the split val are alike: no weight")
     ours = answers(task, rows)
     theirs = np.asarray(found.probability if task.target_stype == "boolean" else found.prediction, np.float64)
-
-    def value(weight: float) -> float:
-        mixed = blend(task, ours, theirs, weight)
-        found = metrics.compute(task.target_stype, label, mixed, mixed)[metric]
-        if found is None:
+    blends = [_fit(task, label, ours, theirs, float(weight)) for weight in WEIGHTS]
+    values = []
+    for blend in blends:
+        mixed = blend(ours, theirs)
+        value = metrics.compute(task.target_stype, label, mixed, mixed)[metric if metric != "nmae" else "mae"]
+        if value is None:
             reason = metrics.undefined(task.target_stype, label)[metric]
-            raise ValueError(f"task `{task.name}`: {metric} of the validation split is undefined ({reason}): no weight")
-        return found
-
-    values = [value(float(weight)) for weight in WEIGHTS]
+            raise ValueError(f"task `{task.name}`: {metric} of the split val is undefined ({reason}): no weight")
+        values.append(value)
     optimum = min(values) if metric in metrics.LOWER_IS_BETTER else max(values)
     ties = np.flatnonzero(np.array(values) == optimum)
     best = int(ties[len(ties) // 2])  # of equally good weights the middle one, which leans on neither
-    return Weighing(float(WEIGHTS[best]), len(seeds), metric, (values[0], values[best], values[-1]))
-
-
-def blend(task: Task, ours: Floats, theirs: Floats, weight: float) -> Floats:
-    """`weight` of ours and the rest of theirs: float64 [N], probabilities or numbers."""
-    if task.target_stype != "boolean":
-        return weight * ours + (1 - weight) * theirs
-    mixed: Floats = 1 / (1 + np.exp(-(weight * _log_odds(ours) + (1 - weight) * _log_odds(theirs))))
-    return mixed
+    return Weighing(blends[best], len(seeds), metric, (values[0], values[best], values[-1]))
 
 
 def answers(task: Task, rows: pa.Table) -> Floats:
     """Probabilities or numbers of predicted rows."""
     column: NDArray[Any] = rows["probability" if task.target_stype == "boolean" else "prediction"].to_numpy()
     return column.astype(np.float64)
+
+
+def _fit(task: Task, label: Floats, ours: Floats, theirs: Floats, weight: float) -> Blend:
+    if task.target_stype != "boolean":
+        return Blend(weight)
+    odds = [_log_odds(given) for given in (ours, theirs)]
+    means, deviations = ([float(function(given)) for given in odds] for function in (np.mean, np.std))
+    units = ((means[0], deviations[0]), (means[1], deviations[1]))
+    regression = LogisticRegression(C=1e4)
+    regression.fit(_mix(ours, theirs, weight, units)[:, None], label > 0.5)
+    return Blend(weight, units, (float(regression.intercept_[0]), float(regression.coef_[0, 0])))
+
+
+def _mix(ours: Floats, theirs: Floats, weight: float, units: tuple[tuple[float, float], tuple[float, float]]) -> Floats:
+    """Weighted sum of log-odds in units of their deviation; one that does not vary adds nothing."""
+    total = np.zeros(len(ours))
+    for given, share, (mean, deviation) in ((ours, weight, units[0]), (theirs, 1 - weight, units[1])):
+        if deviation > 0:
+            total += share * (_log_odds(given) - mean) / deviation
+    return total
 
 
 def _log_odds(probability: Floats) -> Floats:

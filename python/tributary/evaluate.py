@@ -140,6 +140,7 @@ def _evaluate_run(
     result["learned"] = {"kind": learned.kind, "words": learned.words}
     result["remarks"] = _remarks(loaded, split, learned.kind, cutoff)
     result["model"]["description"] = f"the trained model at step {run.step:,}"
+    result["database"]["path"] = str(Path(run.database.path).absolute())
     place = f"{result['database']['name']}." if learned.kind == "zero-shot" else ""
     result["rows_file"] = f"evaluation/{place}{task}.{split}.{regime}.parquet"
     keep(run.path, result, rows)

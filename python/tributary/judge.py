@@ -223,7 +223,7 @@ class _Judging:
         trees = fitted.get("lightgbm")[0].predict(self.seeds)
         theirs = trees.probability if self.task.target_stype == "boolean" else trees.prediction
         ours = ensemble.answers(self.task, rows)
-        mixed = ensemble.blend(self.task, ours, np.asarray(theirs, np.float64), weighing.weight)
+        mixed = weighing.blend(ours, np.asarray(theirs, np.float64))
         scored = self._score(baselines.Predictions(mixed, mixed))
         entry = {"name": "ensemble", "description": weighing.words, **_as_json(scored)}
         entry["details"] = dataclasses.asdict(weighing)

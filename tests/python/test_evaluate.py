@@ -21,9 +21,11 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> ParquetDatabase:
     return ParquetDatabase(write_shops(tmp_path_factory.mktemp("shops")), shop_metadata())
 
 
-def make_predictions(database: ParquetDatabase, name: str, *, noise: float, split: str = "test") -> pa.Table:
+def make_predictions(
+    database: ParquetDatabase, name: str, *, noise: float, split: str = "test", rng_seed: int = 0
+) -> pa.Table:
     """Predictions as `predict_split` returns them: the labels, disturbed."""
-    task, rng = Task.load(database, name), np.random.default_rng(0)
+    task, rng = Task.load(database, name), np.random.default_rng(rng_seed)
     seeds = np.flatnonzero(task.split == baselines.SPLITS[split])
     label = task.label[seeds]
     columns = {"seed_index": seeds, "entity": database.row_keys("shops", task.row[seeds])}
@@ -124,7 +126,7 @@ def test_ensemble_is_weighed_on_validation_and_scored_beside_either_alone(shops,
     noise = 1.5 if name == "amount" else 0.15
     predictions, validation = (make_predictions(shops, name, noise=noise, split=split) for split in ("test", "val"))
     result, rows = judge.judge_as(asked, shops, predictions, validation, None)
-    entry, weight = result["ensemble"], result["ensemble"]["details"]["weight"]
+    entry, weight = result["ensemble"], result["ensemble"]["details"]["blend"]["weight"]
     trees, best, alone = entry["details"]["values"]
     assert not any(metrics.is_better(result["metric"], value, best) for value in (trees, alone))
     assert 0 < weight < 1
@@ -134,7 +136,10 @@ def test_ensemble_is_weighed_on_validation_and_scored_beside_either_alone(shops,
     expected = weight * ours + (1 - weight) * theirs
     if name == "big":
         odds = [np.log(p / (1 - p)) for p in (np.clip(ours, 1e-6, 1 - 1e-6), np.clip(theirs, 1e-6, 1 - 1e-6))]
-        expected = 1 / (1 + np.exp(-(weight * odds[0] + (1 - weight) * odds[1])))
+        units, (intercept, slope) = entry["details"]["blend"]["units"], entry["details"]["blend"]["line"]
+        scaled = [(given - mean) / deviation for given, (mean, deviation) in zip(odds, units, strict=True)]
+        assert slope > 0
+        expected = 1 / (1 + np.exp(-(intercept + slope * (weight * scaled[0] + (1 - weight) * scaled[1]))))
     np.testing.assert_allclose(rows["ensemble"].to_numpy(), expected)
     assert ["LightGBM on the history" in entry["verdicts"][0], "the model alone" in entry["verdicts"][1]] == [
         True,
@@ -146,8 +151,8 @@ def test_ensemble_is_weighed_on_validation_and_scored_beside_either_alone(shops,
 def test_ensemble_leaves_a_useless_model_out_and_a_perfect_one_alone(shops):
     task, trees = Task.load(shops, "amount"), baselines.lightgbm(shops, "amount", stops_on="train")
     perfect, useless = (make_predictions(shops, "amount", noise=noise, split="val") for noise in (0.0, 500.0))
-    assert ensemble.weigh(task, "mae", perfect, trees).weight == 1
-    assert ensemble.weigh(task, "mae", useless, trees).weight == 0
+    assert ensemble.weigh(task, "mae", perfect, trees).blend.weight == 1
+    assert ensemble.weigh(task, "mae", useless, trees).blend.weight == 0
 
 
 def test_trees_that_are_weighed_have_not_seen_validation(shops):

@@ -35,10 +35,17 @@ class Balance(HTMLParser):
             assert self.open.pop() == tag
 
 
-def make_run(folder: Path, database: ParquetDatabase, tasks: list[str]) -> list[dict]:
+FITTED: dict[tuple[str, str], judge.Fitted] = {}
+"""Baselines that the runs of this file share."""
+
+
+def make_run(
+    folder: Path, database: ParquetDatabase, tasks: list[str], *, layers: int = 2, ensemble: bool = False
+) -> list[dict]:
     """A run's folder as training and evaluation leave it."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("run: {name: <b>shops</b>}\ndata: {database: /nowhere}\n")
+    config = f"run: {{name: <b>shops</b>}}\ndata: {{database: /nowhere}}\nmodel: {{num_layers: {layers}}}\n"
+    (folder / "config.yaml").write_text(config)
     train = [
         {"step": i, "loss": 1 / (i + 1), "elapsed_s": i / 9, "examples_per_s": 90.0, "input_wait": 0.02}
         for i in range(100)
@@ -46,9 +53,13 @@ def make_run(folder: Path, database: ParquetDatabase, tasks: list[str]) -> list[
     train[-1]["input_wait_ms"] = [0.25, 0.0, 3.5]
     validation = [{"step": i, "score": 0.1, "tasks": {t: {"score": i / 100} for t in tasks}} for i in range(0, 99, 20)]
     history = {"num_steps": 100, "batch_size": 32, "elapsed_s": 75.0, "num_parameters": 12345, "best_step": 80}
+    history["cost"] = {"wall_s": 75.0, "cpu_s": 120.0, "peak_memory_bytes": 3 << 30, "sessions": 2}
     (folder / "training_history.json").write_text(json.dumps({**history, "train": train, "validation": validation}))
     for task in tasks:
-        result, rows = judge.judge(database, task, make_predictions(database, task, noise=0.3), split="test")
+        fitted = FITTED.setdefault((database.path, task), judge.Fitted(database, task, None))
+        asked = judge.Asked(task, "test", "seed-time", None, fitted, with_baselines=True, with_ensemble=ensemble)
+        answered = [make_predictions(database, task, noise=0.3 / layers, split=split) for split in ("test", "val")]
+        result, rows = judge.judge_as(asked, database, *answered, None)
         result |= {"rows_file": f"evaluation/{task}.parquet", "predict_seconds": 2.0}
         evaluate.keep(folder, result, rows)
     return evaluate.load(folder)
@@ -70,7 +81,16 @@ def test_page_is_whole_self_contained_and_says_everything(shops, tmp_path):
     assert "<b>shops</b></h1>" not in page, "names are escaped"
     for said in ("amount", "big", "class", "seed-time regime", ["beats", "the", "constant"][0], "LightGBM", "12,345"):
         assert said in page
-    titles = ("ROC", "Calibration", "Residuals", "Predicted against actual", "Confusion", "Training loss")
+    titles = (
+        "ROC",
+        "Calibration",
+        "Residuals",
+        "Predicted against actual",
+        "Confusion, the likeliest",
+        "Training loss",
+    )
+    for title in ("Confusion at probability 0.5", "2 minutes of CPU time, 1.6 cores busy", "3.0 GiB", "it was resumed"):
+        assert title in page
     for title in (*titles, "Each step, milliseconds"):
         assert title in page
     assert "By time" in page
@@ -99,3 +119,32 @@ def test_one_class_has_no_curves_and_says_why(shops, tmp_path):
     page = write_report(run, evaluate.load(run), run / "r.html", manifest=json.loads(shops.manifest)).read_text()
     assert "auroc is undefined: all" in page
     assert "Calibration" not in page
+
+
+def test_ablations_and_ensemble_stand_beside_the_run(shops, tmp_path):
+    evaluations = make_run(tmp_path / "whole", shops, ["amount"], ensemble=True)
+    make_run(tmp_path / "thin", shops, ["amount"], layers=1)
+    manifest = json.loads(shops.manifest)
+    evaluations[0] |= {
+        "learned": {"kind": "zero-shot", "words": "zero-shot: never trained on shops"},
+        "remarks": ["seen <here>"],
+    }
+    out = tmp_path / "report.html"
+    page = write_report(tmp_path / "whole", evaluations, out, manifest=manifest, beside=[tmp_path / "thin"]).read_text()
+    Balance().feed(page)
+    for said in (
+        "Beside other runs, on the same rows",
+        "model.num_layers: 2 → 1",
+        "The ensemble <b>",
+        "var(--ensemble)",
+    ):
+        assert said in page
+    assert page.count("zero-shot: never trained on shops") == 1
+    assert "Note: seen &lt;here&gt;." in page
+    alone = write_report(tmp_path / "whole", evaluations, out, manifest=manifest).read_text()
+    assert "Beside other runs" not in alone
+    with pytest.raises(ValueError, match="need different folder names, found whole, whole"):
+        write_report(tmp_path / "whole", evaluations, out, manifest=manifest, beside=[tmp_path / "whole"])
+    (tmp_path / "thin" / "evaluation.json").unlink()
+    with pytest.raises(ValueError, match=r"thin: nothing is evaluated yet; run `tributary evaluate"):
+        write_report(tmp_path / "whole", evaluations, out, manifest=manifest, beside=[tmp_path / "thin"])

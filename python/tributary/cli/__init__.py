@@ -39,6 +39,7 @@ _VERBS = {
     "predict": "Models",
     "embed-rows": "Models",
     "report": "Models",
+    "promote": "Models",
 }
 
 

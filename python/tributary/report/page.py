@@ -1,7 +1,8 @@
 """The page: what is in a run's folder, arranged for the template.
 
 Everything shown comes from files of the run (`config.yaml`, `training_history.json`, `environment.json`,
-`evaluation.json` and its rows) and from the manifest of the database. What is missing is said to be missing.
+`evaluation.json` and its rows), of the runs beside it, and from the manifest of the database. What is missing is said
+to be missing.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 
 from tributary import metrics
 from tributary.report import plots
+from tributary.report.beside import Other, bars_of, read_others
+from tributary.report.cost import describe_cost, duration
 
-MODELS = ("constant", "entity", "lightgbm", "model")
+MODELS = ("constant", "entity", "lightgbm", "ensemble", "model")
 NUM_TIME_BINS = 8
 NUM_HISTORY_BINS = 6
 
@@ -35,6 +38,7 @@ def write_report(
     out_html: Path | str,
     *,
     manifest: Mapping[str, Any] | None = None,
+    beside: Sequence[Path | str] = (),
 ) -> Path:
     """Write one self-contained HTML page about a run.
 
@@ -42,13 +46,15 @@ def write_report(
         run_dir: folder of the run.
         evaluations: results of `tributary.evaluate.evaluate`.
         out_html: the file to write; it appears under its name only when it is complete.
-        manifest: of the database; default: read from the place named in the run's configuration.
+        manifest: of the database; default: read from the place that was evaluated, or that the run was trained on.
+        beside: folders of evaluated runs to compare with, ablations say.
 
     Returns:
         The file written.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
+        FileNotFoundError: the folder holds no run, or one of those beside it does not.
+        ValueError: a run beside it is not evaluated.
     """
     run_dir, out_html = Path(run_dir), Path(out_html)
     config_text = (run_dir / "config.yaml").read_text(encoding="utf-8")
@@ -56,7 +62,8 @@ def write_report(
     history = _read_json(run_dir / "training_history.json")
     missing: list[str] = []
     if manifest is None:
-        manifest = _manifest_of(config["data"]["database"], missing)
+        manifest = _manifest_of(_place_of_database(evaluations, config["data"]), missing)
+    others = read_others(run_dir, beside)
     page = (
         _environment()
         .get_template("report.html.jinja")
@@ -64,11 +71,13 @@ def write_report(
             name=config["run"]["name"],
             database=_describe_database(manifest),
             missing=missing,
-            sections=[_describe_task(run_dir, result, manifest) for result in evaluations],
+            sections=[_describe_task(run_dir, result, manifest, others) for result in evaluations],
+            others=others,
             curves=[Markup(svg) for svg in [*plots.learning_curves(history), *plots.input_waits(history)]],
-            cost=_describe_cost(history, _read_json(run_dir / "environment.json"), evaluations),
+            cost=describe_cost(history, _read_json(run_dir / "environment.json"), evaluations),
             config=config_text,
             run_dir=str(run_dir),
+            run_name=run_dir.name,
         )
     )
     out_html.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +112,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
+
+
+def _place_of_database(evaluations: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> str:
+    """The database to describe: the first that was evaluated, else the first that was trained on."""
+    places = [result["database"]["path"] for result in evaluations if "path" in result.get("database", {})]
+    trained = [part["path"] for part in (data.get("databases") or {}).values()]
+    return str([*places, *([data["database"]] if data.get("database") else []), *trained][0])
 
 
 def _manifest_of(database: str, missing: list[str]) -> Mapping[str, Any] | None:
@@ -151,10 +167,14 @@ def _day(time_us: int | None) -> str:
     return "?" if time_us is None else str(np.datetime64(time_us, "us").astype("datetime64[D]"))
 
 
-def _describe_task(run_dir: Path, result: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe_task(
+    run_dir: Path, result: Mapping[str, Any], manifest: Mapping[str, Any] | None, others: Sequence[Other]
+) -> dict[str, Any]:
     """One evaluated task: its question, table of metrics, verdicts and plots."""
     name = f"{result['task']} {result['split']} {result['regime']}"
-    task = next((t for t in manifest["tasks"] if t["name"] == result["task"]), None) if manifest else None
+    is_described = manifest is not None and result.get("database", manifest)["build_id"] == manifest["build_id"]
+    tasks = manifest["tasks"] if manifest is not None and is_described else []
+    task = next((task for task in tasks if task["name"] == result["task"]), None)
     path = run_dir / result["rows_file"]
     pictures: list[str] = []
     groups: list[str] = []
@@ -165,14 +185,35 @@ def _describe_task(run_dir: Path, result: Mapping[str, Any], manifest: Mapping[s
         "result": result,
         "question": _question(task, manifest) if task is not None and manifest is not None else None,
         "metrics": sorted(result["model"]["metrics"], key=lambda metric: metric != result["metric"]),
-        "entries": [result["model"], *result["baselines"]],
+        "entries": _entries(result),
         "labels": plots.LABELS,
         "verdicts": [_classify(verdict) for verdict in result["verdicts"]],
+        "ensemble_verdicts": [_classify(verdict) for verdict in result.get("ensemble", {}).get("verdicts", [])],
+        "learned": result.get("learned", {"kind": "trained", "words": ""}),
+        "remarks": [*result.get("remarks", []), *_left_out(result)],
+        "bars": _bars(name, run_dir, result, others),
         "comparison": Markup(plots.comparison(name, result)) if _is_comparable(result) else None,
         "pictures": [Markup(svg) for svg in pictures],
         "groups": [Markup(svg) for svg in groups],
         "rows_missing": None if path.is_file() else str(path),
     }
+
+
+def _entries(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The models of a result: ours, ours with the history, the baselines."""
+    return [result["model"], *([result["ensemble"]] if "ensemble" in result else []), *result["baselines"]]
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    return [entry["details"]["left_out"] for entry in result["baselines"] if entry["details"].get("left_out")]
+
+
+def _bars(name: str, run_dir: Path, result: Mapping[str, Any], others: Sequence[Other]) -> Markup | None:
+    """The metric of this run and of those beside it, where they were judged on the same rows."""
+    runs = bars_of(run_dir.name, result, others)
+    if len(runs) < 2 or not _is_comparable(result):
+        return None
+    return Markup(plots.run_bars(f"{name} runs", result["metric"], runs, result["baselines"]))
 
 
 def _question(task: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +225,7 @@ def _question(task: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str,
         "stype": task["target_stype"],
         "entity": manifest["tables"][task["anchor_table"]]["name"],
         "description": task.get("description", ""),
-        "horizon": None if horizon is None else _duration(horizon / 1e6),
+        "horizon": None if horizon is None else duration(horizon / 1e6),
         "removed": [names[column] for column in task["remove_columns"] if column in names],
         "splits": task.get("splits", {}),
         "query": task.get("query"),
@@ -210,6 +251,8 @@ def _pictures(name: str, result: Mapping[str, Any], rows: pa.Table) -> tuple[lis
     scores = {"model": rows[column].to_numpy().astype(np.float64)}
     for entry in result["baselines"]:
         scores[entry["name"]] = rows[f"baseline_{entry['name']}"].to_numpy().astype(np.float64)
+    if "ensemble" in result:
+        scores["ensemble"] = rows["ensemble"].to_numpy().astype(np.float64)
     if stype == "boolean":
         pictures = plots.boolean_plots(name, label.astype(bool), scores)
     else:
@@ -255,43 +298,3 @@ def _bins_of_history(rows: pa.Table) -> list[tuple[str, NDArray[np.int64]]]:
         if len(positions):
             bins.append((f"{low:,}-{high if is_last else high - 1:,}", positions))
     return bins
-
-
-def _describe_cost(
-    history: Mapping[str, Any], environment: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str]]:
-    """What the run cost, as (name, value) lines; only what was recorded."""
-    lines: list[tuple[str, str]] = []
-    if history:
-        steps, batch = history["num_steps"], history["batch_size"]
-        lines.append(("training", f"{_duration(history['elapsed_s'])}, {steps:,} steps of {batch:,} contexts"))
-        lines.append(("parameters", f"{history['num_parameters']:,}"))
-        rates = [line["examples_per_s"] for line in history["train"] if "examples_per_s" in line]
-        if rates:
-            lines.append(("contexts per second", f"{np.median(rates):,.0f} (median of the log)"))
-        waits = [line["input_wait"] for line in history["train"] if "input_wait" in line]
-        if waits:
-            lines.append(("waiting for input", f"{100 * np.mean(waits):.1f} % of the time"))
-    for result in evaluations:
-        if "predict_seconds" in result:
-            rate = result["num_evaluated"] / max(result["predict_seconds"], 1e-9)
-            text = f"{_duration(result['predict_seconds'])}, {result['num_evaluated']:,} rows, {rate:,.0f} per second"
-            lines.append((f"predicting {result['task']}", text))
-        for entry in result["baselines"]:
-            if entry["name"] == "lightgbm":
-                lines.append((f"LightGBM on {result['task']}", f"{_duration(entry['seconds'])}, one core"))
-    if environment:
-        lines.append(("devices", ", ".join(environment.get("devices", []))))
-        lines.append(("machine", f"{environment.get('num_cpus')} CPU cores, {environment.get('platform')}"))
-        packages = environment.get("packages", {})
-        lines.append(("software", ", ".join(f"{name} {version}" for name, version in packages.items())))
-    return lines
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size:
-            amount = f"{seconds / size:.1f}".removesuffix(".0")
-            return f"{amount} {unit}" + ("" if amount == "1" else "s")
-    return f"{seconds:.1f} seconds"

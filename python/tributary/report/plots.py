@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from tributary.metrics import LOWER_IS_BETTER, THRESHOLD
+
 Floats = NDArray[np.float64]
 
 # marker colour -> CSS variable of the page
@@ -30,10 +32,17 @@ _VARIABLES = {
     "#101112": "--entity",
     "#131415": "--constant",
     "#161718": "--page",
+    "#191a1b": "--ensemble",
 }
-INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE = _VARIABLES
-COLORS = {"model": MODEL, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
-LABELS = {"model": "model", "lightgbm": "LightGBM", "entity": "entity's past", "constant": "constant"}
+INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE, ENSEMBLE = _VARIABLES
+COLORS = {"model": MODEL, "ensemble": ENSEMBLE, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
+LABELS = {
+    "model": "model",
+    "ensemble": "ensemble",
+    "lightgbm": "LightGBM",
+    "entity": "entity's past",
+    "constant": "constant",
+}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -90,7 +99,8 @@ def _svg(figure: Figure, description: str) -> str:
 def comparison(name: str, result: Mapping[str, Any]) -> str:
     """The judging metric of the model and of every baseline, with intervals."""
     metric = result["metric"]
-    entries = [e for e in [result["model"], *result["baselines"]] if e["metrics"][metric] is not None][::-1]
+    shown = [result["model"], *([result["ensemble"]] if "ensemble" in result else []), *result["baselines"]]
+    entries = [entry for entry in shown if entry["metrics"][metric] is not None][::-1]
     with _figure(name, 7.2, 0.75 + 0.42 * len(entries)) as figure:
         axes = figure.subplots()
         for position, entry in enumerate(entries):
@@ -104,9 +114,47 @@ def comparison(name: str, result: Mapping[str, Any]) -> str:
         axes.set_ylim(-0.6, len(entries) - 0.25)
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
-        better = "lower" if metric in ("mae", "rmse", "nmae") else "higher"
-        axes.set_xlabel(f"{metric}, {better} is better; bars are 95 % intervals")
+        axes.set_xlabel(f"{metric}, {_better(metric)} is better; bars are 95 % intervals")
         return _svg(figure, f"{metric} of the model and the baselines")
+
+
+def run_bars(
+    name: str, metric: str, runs: Sequence[tuple[str, Mapping[str, Any]]], baselines: Sequence[Mapping[str, Any]]
+) -> str:
+    """A metric of several runs as bars with intervals, the first one filled, and LightGBM as a line.
+
+    Args:
+        name: unique within the page.
+        metric: its name.
+        runs: (name of the run, its entry with `metrics` and `intervals`), the run of the report first.
+        baselines: entries of the baselines on the same rows.
+    """
+    known = [(who, entry) for who, entry in runs if entry["metrics"][metric] is not None][::-1]
+    values = np.array([entry["metrics"][metric] for _, entry in known])
+    ends = [entry["intervals"][metric] or (value, value) for (_, entry), value in zip(known, values, strict=True)]
+    with _figure(name, 7.2, 0.8 + 0.42 * len(known)) as figure:
+        axes = figure.subplots()
+        for position, ((who, _), value, (low, high)) in enumerate(zip(known, values, ends, strict=True)):
+            strength = 0.85 if who == runs[0][0] else 0.4
+            axes.barh(position, value, height=0.55, color=MODEL, alpha=strength, linewidth=0)
+            axes.plot([low, high], [position] * 2, color=INK, linewidth=1.2)
+            axes.annotate(f"{value:.4g}", (high, position), (6, -3), textcoords="offset points", color=INK)
+        for entry in baselines:
+            if entry["name"] == "lightgbm" and entry["metrics"][metric] is not None:
+                axes.axvline(entry["metrics"][metric], color=LIGHTGBM, linestyle="--", label="LightGBM")
+                axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        floor = 0.5 if metric == "auroc" and low > 0.5 else min(0.0, low)
+        axes.set_xlim(floor, high + 0.12 * (high - floor))
+        axes.set_yticks(range(len(known)), [who for who, _ in known])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{metric}, {_better(metric)} is better; lines are 95 % intervals")
+        return _svg(figure, f"{metric} of several runs")
+
+
+def _better(metric: str) -> str:
+    return "lower" if metric in LOWER_IS_BETTER else "higher"
 
 
 def learning_curves(history: Mapping[str, Any]) -> list[str]:
@@ -161,10 +209,10 @@ def input_waits(history: Mapping[str, Any]) -> list[str]:
 
 
 def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floats]) -> list[str]:
-    """ROC, precision-recall and calibration of the model, with LightGBM beside it."""
+    """ROC, precision-recall, calibration and confusion of the model, with LightGBM beside it."""
     if label.all() or not label.any():
         return []
-    shown = {who: scores[who] for who in ("lightgbm", "model") if who in scores}
+    shown = {who: scores[who] for who in ("lightgbm", "ensemble", "model") if who in scores}
     pictures = []
     with _figure(f"{name} roc", 3.6) as figure:
         axes = figure.subplots()
@@ -195,6 +243,9 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         axes.set(title="Calibration, tenths of the rows", xlabel="predicted probability", ylabel="share of true")
         axes.legend(loc="upper left")
         pictures.append(_svg(figure, "calibration"))
+    said = np.where(scores["model"] >= THRESHOLD, "true", "false")
+    title = f"Confusion at probability {THRESHOLD:g}"
+    pictures.append(_confusion(name, np.where(label, "true", "false"), said, ["true", "false"], title, 3.6, 3.2))
     return pictures
 
 
@@ -214,7 +265,7 @@ def numerical_plots(name: str, label: Floats, scores: Mapping[str, Floats]) -> l
         scatter = _svg(figure, "predicted against actual values")
     with _figure(f"{name} residuals") as figure:
         axes = figure.subplots()
-        residuals = {who: scores[who] - label for who in ("lightgbm", "model") if who in scores}
+        residuals = {who: scores[who] - label for who in ("lightgbm", "ensemble", "model") if who in scores}
         span = np.percentile(np.abs(np.concatenate(list(residuals.values()))), 99)
         for who, residual in residuals.items():
             counts, edges = np.histogram(residual, np.linspace(-span, span, 61))
@@ -228,22 +279,42 @@ def numerical_plots(name: str, label: Floats, scores: Mapping[str, Floats]) -> l
 def categorical_plots(name: str, label: NDArray[Any], prediction: NDArray[Any], *, most: int = 12) -> list[str]:
     """Confusion matrix of the commonest classes, each row adding up to 1."""
     classes, counts = np.unique(label, return_counts=True)
-    classes = classes[np.argsort(-counts, kind="stable")][:most]
-    matrix = np.array([[np.mean(prediction[label == true] == said) for said in classes] for true in classes])
-    with _figure(f"{name} confusion", 5.2, 4.4) as figure:
+    shown = classes[np.argsort(-counts, kind="stable")][:most]
+    title = "Confusion, the likeliest class" + ("" if len(shown) == len(classes) else f"; {most} commonest classes")
+    return [_confusion(name, label, prediction, list(shown), title, 5.2, 4.4)]
+
+
+def _confusion(
+    name: str,
+    label: NDArray[Any],
+    prediction: NDArray[Any],
+    classes: Sequence[Any],
+    title: str,
+    width: float,
+    height: float,
+) -> str:
+    """Shares of what was predicted among the rows of each actual class, with the numbers of rows."""
+    counts = np.array([[np.sum(prediction[label == true] == said) for said in classes] for true in classes])
+    totals = np.array([np.sum(label == true) for true in classes])
+    with _figure(f"{name} confusion", width, height) as figure:
         axes = figure.subplots()
-        for row, shares in enumerate(matrix):
-            for column, share in enumerate(shares):
-                axes.add_patch(mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color=MODEL, alpha=share))
-                if len(classes) <= 8:
-                    axes.text(column, row, f"{share:.2f}", ha="center", va="center")
+        for row, column in np.ndindex(*counts.shape):
+            share = counts[row, column] / max(totals[row], 1)
+            axes.add_patch(
+                mpl.patches.Rectangle((column - 0.5, row - 0.5), 1, 1, color=MODEL, alpha=share, linewidth=0)
+            )
+            if len(classes) <= 8:
+                color = PAGE if share > 0.55 else INK
+                text = f"{share:.2f}" + (f"\n{counts[row, column]:,}" if len(classes) <= 4 else "")
+                axes.text(column, row, text, ha="center", va="center", color=color)
         names = [str(value)[:16] for value in classes]
-        axes.set_xticks(range(len(classes)), names, rotation=40, ha="right")
+        turned = {"rotation": 40, "ha": "right"} if len(classes) > 2 else {}
+        axes.set_xticks(range(len(classes)), names, **turned)
         axes.set_yticks(range(len(classes)), names)
         axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
-        axes.set(title="Confusion, rows add up to 1", xlabel="predicted", ylabel="actual")
+        axes.set(title=title, xlabel="predicted", ylabel="actual; shares of a row")
         axes.grid(visible=False)
-        return [_svg(figure, "confusion matrix")]
+        return _svg(figure, "confusion matrix")
 
 
 def error_by(
