@@ -29,8 +29,10 @@ import numpy as np
 from measure import cpu_seconds, verdict
 
 from tributary.config import RunConfig
-from tributary.data import Database, Loader
-from tributary.mixture import task_mixture
+from tributary.data import Loader
+from tributary.databases import open_sources
+from tributary.devices import Devices
+from tributary.mixture import training_mixture
 from tributary.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,17 +54,16 @@ def rate(draw: Callable[[], Any], seconds: float) -> tuple[float, float]:
 
 def feed(config: RunConfig, seconds: float) -> float:
     """Prints how fast batches come; batches per second on the device."""
-    database = Database(config.data.database, in_memory=config.data.in_memory)
-    manifest = json.loads(database.manifest)
-    tasks = [task for task in manifest["tasks"] if not config.data.tasks or task["name"] in config.data.tasks]
-    with task_mixture(database, tasks, config) as mixture:
+    sources, devices = open_sources(config.data), Devices()
+    tasks = [source.label(task["name"]) for source in sources for task in source.tasks]
+    with training_mixture(sources, config) as mixture:
         in_numpy = rate(lambda: next(mixture), seconds)
     device = jax.devices()[0]
-    with task_mixture(database, tasks, config) as mixture:
-        loader = Loader(mixture, device)
+    with training_mixture(sources, config) as mixture:
+        loader = Loader(mixture, devices)
         on_device = rate(lambda: jax.block_until_ready(next(loader).device), seconds)
     size = config.train.batch_size
-    print(f"batches of {size} contexts of {config.data.seq_len} cells, tasks {', '.join(t['name'] for t in tasks)}")
+    print(f"batches of {size} contexts of {config.data.seq_len} cells, tasks {', '.join(tasks)}")
     for name, (per_s, per_cpu_s) in {"in numpy": in_numpy, f"on {device}": on_device}.items():
         print(f"  {name:12} {per_s:9,.0f} batches/s {per_cpu_s:9,.0f} batches/CPU-s {size * per_s:11,.0f} contexts/s")
     return on_device[0]

@@ -90,7 +90,7 @@ def ask(
         raise ValueError("the query has no label in the past; nothing could be learned of it")
     name = f"asked-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
     moment = _moment(compiled, description, input_dir, limits, time)
-    own = Path(database or RunConfig.load(Path(run_dir) / "config.yaml").data.database)
+    own = Path(str(RunConfig.load(Path(run_dir) / "config.yaml").data.part(database).database))
     with _database_with(own, metadata, input_dir, name, task, limits, watcher or Silence()) as path:
         loaded = load_run(run_dir, step=step, database=path)
         seeds = _seeds(loaded.database, compiled, name, input_dir, metadata, moment, limits)

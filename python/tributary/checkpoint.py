@@ -1,24 +1,38 @@
 """Checkpoints of a run: everything needed to continue exactly, with a digest per leaf.
 
-Two Orbax managers below `<run>/checkpoints`: `last` keeps the newest steps to resume from, `best` the step with the
-best validation metric to predict with. A step without its commit marker, or whose leaves do not match their digests,
-is skipped loudly and the one before is taken. Described in `documentation/training.md`.
+Two folders of Orbax checkpoints below `<run>/checkpoints`: `last` keeps the newest steps to resume from, `best` those
+with the best validation metric to predict with. They are written by a thread of its own while training goes on. A step
+without its commit marker, or whose leaves do not match their digests, is skipped loudly and the one before is taken.
+Described in `documentation/training.md`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import math
+import os
+import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from tributary.retention import Retention, age_h, clear_away, ranking, set_aside
+from tributary.writer import BackgroundWriter, disk_error
 
 Kind = Literal["last", "best"]
+KINDS: tuple[Kind, ...] = ("last", "best")
+_MARKER = "_CHECKPOINT_METADATA"
+"""File that Orbax writes last; the folder gets its name after that."""
 
 
 class CheckpointError(ValueError):
@@ -47,6 +61,10 @@ class Progress:
     """Largest metric so far."""
     best_step: int | None
     """Step of the largest metric so far."""
+    cost: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What the run cost so far; see `tributary.cost`."""
+    origin: dict[str, Any] | None = None
+    """Where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random."""
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:
@@ -60,49 +78,157 @@ def leaf_digests(tree: Any) -> dict[str, str]:
     return digests
 
 
+def _record_digest(record: Mapping[str, Any]) -> str:
+    """Digest of everything besides arrays."""
+    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def host_copy(tree: Any) -> Any:
+    """Numpy arrays of all leaves that share no memory with the devices; a collective where processes hold parts."""
+
+    def copy(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            if not leaf.is_fully_replicated:
+                return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+            leaf = leaf.addressable_data(0)
+        return np.array(leaf, copy=True)
+
+    return jax.tree.map(copy, tree)
+
+
 class Checkpoints:
     """Saves and restores the state of one run.
 
+    Reads as it is; writes inside of a `with` block, which only one run at a time can enter. Of several processes the
+    first writes; all of them enter the block and call `save`.
+
     Args:
         run_dir: folder of the run.
-        keep_last: newest steps kept.
+        retention: which steps stay; None: nothing is to be written.
     """
 
-    def __init__(self, run_dir: str | Path, *, keep_last: int = 2):
+    def __init__(self, run_dir: str | Path, retention: Retention | None = None):
         root = Path(run_dir).resolve() / "checkpoints"
-        self._root = root
-        self._managers: dict[Kind, ocp.CheckpointManager] = {
-            "last": _open_manager(root / "last", keep_last),
-            "best": _open_manager(root / "best", 1),
-        }
+        self._root, self._retention = root, retention
+        processes = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="run"
+        )
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=processes)
+        self._writer = BackgroundWriter("checkpoint")
+        self._copied: tuple[int, Any] | None = None
+        self._is_open = False
+        self._lock: int | None = None
+        self._found_last = self.steps("last")
+        self._metrics = {step: self._metric_on_disk(step) for step in self.steps("best")}
+
+    def _archive(self, kind: Kind) -> Path | None:
+        archive = self._retention.archive_dir if self._retention else None
+        return archive / self._root.parent.name / kind if archive is not None else None
+
+    # --- Writing ------------------------------------------------------------------------------------------------------
 
     def save(self, kind: Kind, state: Any, progress: Progress) -> None:
-        """Writes a step and waits until it is committed."""
-        manager = self._managers[kind]
-        if progress.step in manager.all_steps():
+        """Copies the state and has it written while the caller goes on; waits while an earlier step is in flight.
+
+        Raises:
+            WriteError: an earlier step could not be written.
+        """
+        if not self._is_open:
+            raise ValueError(f"{self._root}: to write, give a retention and enter the block")
+        if self._copied is None or self._copied[0] != progress.step:
+            self.wait()
+            self._copied = (progress.step, host_copy(state))
+        host = self._copied[1]
+        if kind == "best":
+            self._metrics[progress.step] = _rankable(progress.metric)
+        if jax.process_index() == 0:
+            self._writer.submit(lambda: self._write(kind, host, progress))
+
+    def is_among_best(self, metric: float) -> bool:
+        """Whether a step of this metric would be kept in `best`."""
+        kept = ranking(self._metrics)[: self._retention.keep_best if self._retention else 0]
+        return self._retention is not None and (
+            len(kept) < self._retention.keep_best or metric > self._metrics[kept[-1]]
+        )
+
+    def check(self) -> None:
+        """Raises what the writer met since the last call; to be called at every step.
+
+        Raises:
+            WriteError: a step could not be written, for want of room or of rights.
+        """
+        if self._writer.check():
+            self._copied = None
+
+    def wait(self) -> None:
+        """Waits until everything is committed; raises as `check` does."""
+        self._writer.wait()
+        self._copied = None
+
+    def _write(self, kind: Kind, host: Any, progress: Progress) -> None:
+        folder = self._root / kind / str(progress.step)
+        if folder.exists():  # made before a crash, by the same computation
             return
-        host = jax.device_get(state)
-        record = {**dataclasses.asdict(progress), "digests": leaf_digests(host)}
+        record = dataclasses.asdict(progress)
+        record |= {"record_digest": _record_digest(record), "digests": leaf_digests(host)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
             config=ocp.args.JsonSave(record.pop("config")),
             sampler=ocp.args.JsonSave({"state": record.pop("sampler_state")}),
             progress=ocp.args.JsonSave(record),
         )
-        manager.save(progress.step, args=items, force=True)
-        manager.wait_until_finished()
+        try:
+            self._orbax.save(folder, args=items)
+        except Exception as error:
+            _remove_partial(folder.parent)
+            num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(host))
+            newest = max(self.steps("last"), default=None)
+            safe = f"step {newest} is safe" if newest is not None else "no step is safe"
+            advice = f"{safe}; make room, then continue with --resume auto"
+            told = disk_error(error, folder, f"the checkpoint of step {progress.step}", num_bytes, advice)
+            raise told or error from error
+        if kind == "last":
+            self._drop_old(progress.step)
+
+    def _drop_old(self, newest: int) -> None:
+        """Sets aside and clears away what stays no longer, once a step of `last` is committed."""
+        assert self._retention is not None
+        ages_h = {step: age_h(self._root / "last" / str(step)) for step in self.steps("last")}
+        metrics = {step: self._metrics.get(step, -math.inf) for step in self.steps("best")}
+        dropped = {
+            "last": self._retention.dropped_last(ages_h),
+            "best": self._retention.dropped_best(metrics, newest),
+        }
+        for kind in KINDS:
+            set_aside(self._root / kind, dropped[kind])
+            clear_away(self._root / kind, self._archive(kind))
+
+    def discard_after(self, step: int) -> None:
+        """Removes steps later than the one that training goes on from: they are damaged, or will be made anew."""
+        self._metrics = {known: metric for known, metric in self._metrics.items() if known <= step}
+        if self._lock is not None:
+            for kind in KINDS:
+                set_aside(self._root / kind, [later for later in self.steps(kind) if later > step])
+                clear_away(self._root / kind, None)
+
+    # --- Reading ------------------------------------------------------------------------------------------------------
 
     def steps(self, kind: Kind) -> list[int]:
         """Committed steps, oldest first."""
-        return sorted(self._managers[kind].all_steps())
+        return sorted(int(path.name) for path in (self._root / kind).glob("*") if path.name.isdecimal())
+
+    def candidates(self, kind: Kind) -> list[int]:
+        """Committed steps in the order in which they are to be restored: the newest first, of `best` the best."""
+        found = self.steps(kind)
+        return found[::-1] if kind == "last" else ranking({step: self._metric_on_disk(step) for step in found})
 
     def restore(self, kind: Kind, template: Any, *, step: int | None = None) -> tuple[Any, Progress]:
-        """The newest sound step, or the given one.
+        """The newest (of `best`: the best) sound step, or the given one.
 
         Args:
             kind: which steps.
             template: a pytree of arrays or shapes like the one saved.
-            step: this step only; None: the newest, and the one before where that is damaged.
+            step: this step only; None: the newest or best, and the next where that is damaged.
 
         Returns:
             State as numpy arrays, and progress.
@@ -114,7 +240,7 @@ class Checkpoints:
         if step is not None and step not in found:
             raise CheckpointError(f"{self._root / kind}: no step {step}; found {found or 'none'}")
         problems = []
-        for candidate in [step] if step is not None else reversed(found):
+        for candidate in [step] if step is not None else self.candidates(kind):
             try:
                 return self._restore_step(kind, template, candidate)
             except Exception as error:  # damage shows in whatever way the reader meets it
@@ -134,6 +260,12 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(f"{self._root / kind / str(step)}: cannot be read ({_first_line(error)})") from error
 
+    def _metric_on_disk(self, step: int) -> float:
+        """Metric of a step of `best`; the worst where it cannot be read, which whoever restores it says."""
+        with contextlib.suppress(CheckpointError):
+            return _rankable(self.progress("best", step).metric)
+        return -math.inf
+
     def check_vectors(self, embedder: dict[str, Any] | None, database: str) -> None:
         """Refuses a database whose vectors are of another embedder than those the model learned to read.
 
@@ -146,7 +278,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the vectors are others.
         """
-        for kind in self._managers:
+        for kind in KINDS:
             for step in reversed(self.steps(kind)):
                 try:
                     learned = self.progress(kind, step).embedder
@@ -160,18 +292,23 @@ class Checkpoints:
                 return
 
     def _read_records(self, kind: Kind, step: int) -> tuple[Progress, dict[str, str]]:
+        folder = self._root / kind / str(step)
+        if not (folder / _MARKER).is_file():
+            raise CheckpointError(f"its commit marker {_MARKER} is missing")
         names = ("config", "sampler", "progress")
-        items = self._managers[kind].restore(
-            step, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in names})
-        )
-        record = dict(items["progress"])
-        digests = record.pop("digests")
-        return Progress(config=items["config"], sampler_state=items["sampler"]["state"], **record), digests
+        items = self._orbax.restore(folder, args=ocp.args.Composite(**{name: ocp.args.JsonRestore() for name in names}))
+        record = {"config": items["config"], "sampler_state": items["sampler"]["state"], **items["progress"]}
+        digests, record_digest = record.pop("digests"), record.pop("record_digest", None)
+        if record_digest not in (None, _record_digest(record)):  # None: made before there was one
+            raise CheckpointError("digest of its records does not match")
+        return Progress(**record), digests
 
     def _restore_step(self, kind: Kind, template: Any, step: int) -> tuple[Any, Progress]:
         progress, digests = self._read_records(kind, step)
         hosts = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
-        items = self._managers[kind].restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(hosts)))
+        items = self._orbax.restore(
+            self._root / kind / str(step), args=ocp.args.Composite(state=ocp.args.StandardRestore(hosts))
+        )
         state = jax.tree.map(np.asarray, items["state"])
         found = leaf_digests(state)
         wrong = sorted(name for name in digests.keys() | found.keys() if digests.get(name) != found.get(name))
@@ -179,15 +316,76 @@ class Checkpoints:
             raise CheckpointError(f"digest of {wrong[0]} does not match, nor {len(wrong) - 1} more")
         return state, progress
 
+    # --- End ----------------------------------------------------------------------------------------------------------
+
     def close(self) -> None:
-        """Waits for writers and frees them; idempotent."""
-        for manager in self._managers.values():
-            manager.close()
+        """Waits for the writer and frees the folder; idempotent.
+
+        Raises:
+            WriteError: a step could not be written.
+        """
+        try:
+            self._writer.wait()
+        finally:
+            self._writer.close()
+            self._orbax.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        """Takes the folder to write in.
+
+        Raises:
+            CheckpointError: another process holds it, or has since this object was made.
+        """
+        if self._retention is None:
+            raise ValueError(f"{self._root}: give a retention to write")
+        self._is_open = True
+        if jax.process_index() == 0:
+            for kind in KINDS:
+                (self._root / kind).mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self._root / ".lock")
+            if self.steps("last") != self._found_last:
+                raise CheckpointError(f"{self._root}: another process trained this run meanwhile; start again")
+            for kind in KINDS:
+                _remove_partial(self._root / kind)
+                clear_away(self._root / kind, self._archive(kind))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except OSError as late:
+            if error is None:
+                raise
+            warnings.warn(str(late), RuntimeWarning, stacklevel=2)
 
 
-def _open_manager(path: Path, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(path, options=options)
+def _lock(path: Path) -> int:
+    """Takes the lock of a folder, which the system gives back when the process ends in whatever way."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 100).decode() or "another process"
+        os.close(descriptor)
+        raise CheckpointError(
+            f"{path.parent}: {holder} is training this run; wait for it, or take another run.name"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} of {os.uname().nodename}".encode())
+    return descriptor
+
+
+def _remove_partial(root: Path) -> None:
+    """Removes what a writer that was cut off left behind."""
+    for folder in root.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(folder)
+
+
+def _rankable(metric: float | None) -> float:
+    return -math.inf if metric is None or math.isnan(metric) else metric
 
 
 def _first_line(error: Exception) -> str:

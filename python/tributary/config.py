@@ -6,6 +6,7 @@ Described in `documentation/training.md`.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tributary.moments import moment_us
 
 AttentionKind = Literal["column", "feature", "neighbor", "temporal", "full"]
 
@@ -30,6 +33,8 @@ OWN_MODEL_KEYS: dict[str, frozenset[str]] = {"gnn": frozenset(("num_bases",)), "
 
 TimeFeature = Literal["second", "minute", "hour", "weekday", "day", "month", "yearday", "absolute"]
 TIME_FEATURES: tuple[TimeFeature, ...] = get_args(TimeFeature)
+
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 AgeCycle = Literal["hour", "day", "week", "year"]
 
@@ -50,6 +55,7 @@ Count = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 PredictableStype = Literal["numerical", "timestamp", "boolean", "categorical", "text"]
 PerHop = Count | Annotated[list[Count], Field(min_length=1)]
+NumNeighbors = PerHop | dict[str, PerHop]
 
 
 class ConfigError(ValueError):
@@ -77,18 +83,69 @@ class RunSection(_Section):
         return Path(self.dir) / self.name
 
 
-class DataSection(_Section):
-    """Which database and tasks, and how contexts are sampled."""
+def _check_rows_until(value: str | None) -> str | None:
+    if value not in (None, "val", "test", "end"):
+        try:
+            moment_us(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or one of val, test, end") from None
+    return value
 
-    database: str = Field(description="folder of the processed database")
+
+class DatabaseSection(_Section):
+    """One of several databases of a run; what is left out is as the section `data` has it for all."""
+
+    path: str = Field(description="folder of the processed database")
+    tasks: tuple[str, ...] | None = Field(default=(), description="as data.tasks, of this database")
+    tables: tuple[str, ...] = Field(default=(), description="as data.tables, of this database")
+    share: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="share of the batches, in any unit; null for all: by their seeds and data.task_balance",
+    )
+    rows_until: str | None = Field(default=None, description="as data.rows_until, for this database")
+    num_neighbors: NumNeighbors | None = Field(default=None, description="as data.num_neighbors, for this database")
+    max_hops: int | None = Field(default=None, ge=0, description="as data.max_hops, for this database")
+    lookback: str | None = Field(default=None, description="as data.lookback, for this database")
+
+    _rows_until = field_validator("rows_until")(_check_rows_until)
+
+
+OVERRIDES = ("rows_until", "num_neighbors", "max_hops", "lookback")
+"""Keys of a database of its own that replace those of the section `data` where they are given."""
+
+
+class DataSection(_Section):
+    """Which databases and tasks, and how contexts are sampled."""
+
+    database: str | None = Field(
+        default=None, description="folder of the processed database; or several in data.databases"
+    )
+    databases: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], DatabaseSection] = Field(
+        default={},
+        description="several databases in one run, by a name of your own: path, tasks, tables, share, rows_until, "
+        "num_neighbors, max_hops, lookback of each",
+    )
     in_memory: bool = Field(
         default=False, description="read the rows into memory, in huge pages: large databases are sampled faster"
     )
-    tasks: tuple[str, ...] = Field(default=(), description="tasks to train on; empty: every task of the database")
+    tasks: tuple[str, ...] | None = Field(
+        default=(), description="tasks to train on; empty: every task of the database; null: none"
+    )
     tables: tuple[str, ...] = Field(
         default=(),
         description="tables whose rows are training seeds beside those of the tasks: what is learned from them is "
-        "their masked cells and links",
+        'their masked cells and links; ["*"]: every table',
+    )
+    rows_until: str = Field(
+        default="val",
+        description="rows that are seeds see nothing later than this and are not later themselves: before the first "
+        "validation seed (val) or test seed (test) of the database's tasks, a moment in ISO 8601, or end: no limit",
+    )
+    max_shapes: int = Field(
+        default=6,
+        ge=1,
+        description="sizes that batches are cut to at most; more make compilation longer, steps shorter",
     )
     task_balance: float = Field(
         default=0.5,
@@ -98,7 +155,7 @@ class DataSection(_Section):
     )
     seq_len: int = Field(default=256, ge=8, description="cells per context")
     max_rows: int | None = Field(default=None, ge=1, description="rows per context; null: as many as cells")
-    num_neighbors: PerHop | dict[str, PerHop] = Field(
+    num_neighbors: NumNeighbors = Field(
         default=16,
         description="children kept per row and foreign key: a number, a list by hop (its last number holds for further "
         "hops), or a mapping of foreign keys (`table.column`; `*`: all others) to either",
@@ -139,6 +196,40 @@ class DataSection(_Section):
     )
     threads: int = Field(default=0, ge=0, description="sampler threads; 0: one per core")
     prefetch: int = Field(default=2, ge=1, description="batches sampled ahead")
+
+    _rows_until = field_validator("rows_until")(_check_rows_until)
+
+    @property
+    def parts(self) -> dict[str, DataSection]:
+        """This section for each database alone, by its name; the name of a single one is empty."""
+        if not self.databases:
+            return {"": self}
+        return {name: self._part(database) for name, database in self.databases.items()}
+
+    def _part(self, database: DatabaseSection) -> DataSection:
+        own = {key: getattr(database, key) for key in OVERRIDES if getattr(database, key) is not None}
+        own |= {"database": database.path, "databases": {}, "tasks": database.tasks, "tables": database.tables}
+        return self.model_copy(update=own)
+
+    def part(self, database: str | Path | None) -> DataSection:
+        """This section for one database.
+
+        Args:
+            database: name or path of one of the run; the path of another one, which is sampled as all are; None: the
+                run's only one.
+
+        Raises:
+            ConfigError: None where the run has several.
+        """
+        parts = self.parts
+        if database is None:
+            if len(parts) > 1:
+                raise ConfigError(f"the run has several databases ({', '.join(parts)}): say which one")
+            return next(iter(parts.values()))
+        for name, part in parts.items():
+            if str(database) == name or Path(str(database)).absolute() == Path(str(part.database)).absolute():
+                return part
+        return self.model_copy(update={"database": str(database), "databases": {}})
 
 
 class ModelConfig(_Section):
@@ -281,8 +372,10 @@ class ObjectiveSection(_Section):
         ge=0.0,
         description="weight of the cycles (hour, weekday, month...) of a masked timestamp; that of its place is 1",
     )
-    positive_weight: float = Field(
-        default=1.0, gt=0.0, description="weight of a boolean's loss where the label is true"
+    positive_weight: Annotated[float, Field(gt=0.0)] | Literal["auto"] = Field(
+        default=1.0,
+        description="weight of a boolean's loss where the label is true; auto: false labels per true one, of each "
+        "column and each task's training labels",
     )
     focal_gamma: float = Field(
         default=0.0, ge=0.0, description="exponent by which booleans that are predicted well weigh less; 0: all alike"
@@ -303,6 +396,14 @@ class OptimizerSection(_Section):
     )
     learning_rate: float = Field(default=3e-3, gt=0.0, description="peak learning rate")
     warmup_steps: int = Field(default=30, ge=0, description="steps of linear warm-up")
+    schedule: Literal["cosine", "constant", "one-cycle"] = Field(
+        default="cosine",
+        description="learning rate after the warm-up: falls as half a cosine; stays; or rises from a 25th of the peak "
+        "over cycle_rise of the run and then falls, both as half a cosine",
+    )
+    cycle_rise: float = Field(
+        default=0.3, gt=0.0, lt=1.0, description="part of the run in which the rate of one-cycle rises"
+    )
     final_fraction: float = Field(
         default=0.02, ge=0.0, le=1.0, description="learning rate at the end, as a part of the peak"
     )
@@ -318,6 +419,12 @@ class OptimizerSection(_Section):
     )
 
 
+def _as_groups(value: Any) -> Any:
+    if isinstance(value, str):
+        return () if value == "none" else (value,)
+    return value
+
+
 class TrainSection(_Section):
     """How long, how often, how much is kept."""
 
@@ -325,15 +432,68 @@ class TrainSection(_Section):
     time_limit_minutes: float | None = Field(
         default=None, gt=0.0, description="minutes after which training ends; the learning rate follows the nearer end"
     )
-    batch_size: int = Field(default=32, ge=1, description="contexts per step")
+    batch_size: int = Field(default=32, ge=1, description="contexts per step, over all devices and processes")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts that a step's contexts are computed in, one after the other: less memory, the same step",
+    )
+    init_from: str | None = Field(
+        default=None, description="folder of a run whose parameters training starts from (fine-tuning); null: at random"
+    )
+    init_step: Literal["best", "last"] = Field(default="best", description="checkpoint of init_from")
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_as_groups)] = Field(
+        default=(),
+        description="parameters that stay as they are: none, backbone (all but the heads), or a list of groups, as "
+        "[encoder, heads.class_kernel]",
+    )
     eval_every: int = Field(default=200, ge=1, description="steps between validations")
     eval_seeds: int = Field(default=512, ge=1, description="validation seeds per task")
     eval_batch_size: int = Field(default=64, ge=1, description="contexts per batch of validation and prediction")
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
-    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, beside the best")
+    keep_last: int = Field(default=2, ge=1, description="newest checkpoints kept, to resume from")
+    keep_best: int = Field(default=1, ge=1, description="checkpoints of the best validation scores kept")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="checkpoints at multiples of this step are kept for good; null: none is"
+    )
+    keep_hours: float | None = Field(
+        default=None, gt=0.0, description="checkpoints younger than this many hours are kept too; null: none is"
+    )
+    archive_dir: str | None = Field(
+        default=None, description="folder that checkpoints kept no longer are moved to; null: they are removed"
+    )
     patience: int | None = Field(default=None, ge=1, description="validations without improvement after which it ends")
-    tensorboard: bool = Field(default=False, description="also write TensorBoard event files")
+    trackers: tuple[TrackerName, ...] = Field(
+        default=("tensorboard",),
+        description="where figures go besides metrics.jsonl: event files of TensorBoard in the run folder; MLflow; "
+        "Weights & Biases",
+    )
+    project: str = Field(default="tributary", min_length=1, description="experiment of MLflow, project of wandb")
+    plots: bool = Field(default=True, description="draw curves into the run folder, at validations and at the end")
+
+
+class DevicesSection(_Section):
+    """Which devices compute, in how many processes. A batch is divided over all of them."""
+
+    data: int | None = Field(
+        default=1, ge=1, description="groups of devices that hold a copy of the model each; null: as many as there are"
+    )
+    fsdp: int = Field(
+        default=1,
+        ge=1,
+        description="devices of a group, over which parameters and optimiser state are divided (FSDP)",
+    )
+    coordinator: str | None = Field(
+        default=None,
+        description="host:port of process 0, where several processes train one model; auto: from Slurm, Open MPI, "
+        "Kubernetes or a TPU pod; null: from JAX_COORDINATOR_ADDRESS (with JAX_NUM_PROCESSES and JAX_PROCESS_ID), "
+        "without which there is one process",
+    )
+    num_processes: int | None = Field(default=None, ge=1, description="processes; null: from the environment")
+    process_id: int | None = Field(
+        default=None, ge=0, description="number of this process, from 0; null: from the environment"
+    )
 
 
 class RunConfig(_Section):
@@ -351,14 +511,46 @@ class RunConfig(_Section):
     objective: ObjectiveSection = Field(default=ObjectiveSection(), description="losses")
     optimizer: OptimizerSection = Field(default=OptimizerSection(), description="optimiser and schedule")
     train: TrainSection = Field(default=TrainSection(), description="steps, validation, checkpoints")
+    devices: DevicesSection = Field(default=DevicesSection(), description="devices and processes")
+
+    @model_validator(mode="after")
+    def _check_databases(self) -> RunConfig:
+        data = self.data
+        if data.database is None and not data.databases:
+            raise ValueError(
+                "key `data.database` is required (folder of the processed database), or several in data.databases"
+            )
+        if data.databases:
+            given = [key for key in ("database", "tasks", "tables") if getattr(data, key)]
+            if given:
+                raise ValueError(
+                    f"key `data.{given[0]}`: belongs to each of data.databases where that is given; move it there"
+                )
+            shares = [database.share is None for database in data.databases.values()]
+            if any(shares) and not all(shares):
+                without = [name for name, database in data.databases.items() if database.share is None]
+                raise ValueError(f"data.databases: {', '.join(without)} has no share; give all of them one, or none")
+        for name, part in data.parts.items():
+            if part.tasks is None and not part.tables:
+                place = f"data.databases.{name}" if name else "data"
+                raise ValueError(f"{place}: neither tasks nor tables; there is nothing to train on")
+        return self
 
     @model_validator(mode="after")
     def _check_tables(self) -> RunConfig:
         objective, data = self.objective, self.data
+        has_tables = any(part.tables for part in data.parts.values())
         rates = objective.mask_rate.values() if isinstance(objective.mask_rate, dict) else [objective.mask_rate]
         has_masks = objective.masked_weight > 0 and (any(rates) or objective.mask_columns > 0)
-        if data.tables and not has_masks and not data.num_links:
+        if has_tables and not has_masks and not data.num_links:
             raise ValueError("data.tables: rows of tables teach nothing without objective.mask_rate or data.num_links")
+        return self
+
+    @model_validator(mode="after")
+    def _check_division(self) -> RunConfig:
+        size, parts = self.train.batch_size, self.train.accumulate
+        if size % parts:
+            raise ValueError(f"key `train.accumulate`: expected a divisor of train.batch_size = {size}, found {parts}")
         return self
 
     @model_validator(mode="after")
@@ -392,11 +584,8 @@ class RunConfig(_Section):
         """
         if not isinstance(values, Mapping):
             raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
-        merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-        for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
-            _apply_override(merged, override)
         try:
-            return cls.model_validate(merged)
+            return cls.model_validate(apply_overrides(values, overrides))
         except ValidationError as error:
             raise ConfigError(f"{source}: " + "; ".join(_explain(item) for item in error.errors())) from None
 
@@ -408,16 +597,38 @@ class RunConfig(_Section):
             ConfigError: the file is no valid YAML or no valid configuration.
             FileNotFoundError: there is no such file.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from None
-        return cls.from_mapping({} if values is None else values, overrides, source=str(path))
+        return cls.from_mapping(read_yaml(path), overrides, source=str(path))
 
     def to_yaml(self) -> str:
         """The resolved configuration, every key spelled out; `load` reads it back unchanged."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file says; an empty mapping where it is empty.
+
+    Raises:
+        ConfigError: it is no YAML.
+        FileNotFoundError: there is no such file.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    return {} if values is None else values
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a nested mapping with `section.key=value` texts applied.
+
+    Raises:
+        ConfigError: a text is none, or its key is unknown.
+    """
+    merged = copy.deepcopy(dict(values))
+    for override in sorted(overrides, key=lambda text: not text.startswith("model.preset=")):
+        _apply_override(merged, override)
+    return merged
 
 
 def _fields_at(path: Iterable[Any]) -> dict[str, Any]:
@@ -452,15 +663,18 @@ def _explain(item: Mapping[str, Any]) -> str:
         choices = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         close = difflib.get_close_matches(item["input"], choices, n=1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
-    return f"key `{name}`: {item['msg'].lower()}, found {item['input']!r}{hint}"
+    is_ours = item["type"] == "value_error"
+    message = str(item["msg"]).removeprefix("Value error, ") if is_ours else item["msg"].lower()
+    return f"key `{name}`: {message}, found {item['input']!r}{hint}"
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
-    if not separator or len(parts) != 2:
+    is_deep = parts[:2] == ["data", "databases"] and len(parts) == 4
+    if not separator or (len(parts) != 2 and not is_deep):
         raise ConfigError(f"--set {override}: expected `section.key=value`")
-    section, name = parts
+    section, name = parts[:2]
     if section not in RunConfig.model_fields:
         hint = _suggestion(section, RunConfig.model_fields)
         raise ConfigError(f"--set {override}: unknown section `{section}`; {hint}")
@@ -478,4 +692,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         # A preset given on the command line replaces the sizes that an earlier preset or file spelled out.
         for size in PRESETS.get(value, {}):
             current.pop(size, None)
-    current[name] = value
+    if is_deep:
+        database = (current.setdefault(name, {}) or {}).get(parts[2])
+        if not isinstance(database, dict):
+            raise ConfigError(f"--set {override}: data.databases has no `{parts[2]}`")
+        database[parts[3]] = value
+    else:
+        current[name] = value

@@ -1,14 +1,15 @@
 """From a processed database to batches on a device.
 
 `Database` is the native class; `Sampler` is the native sampler with `Batch` for its arrays; `Loader` puts batches on
-a device one ahead and knows the state to continue from. What a context holds is the sampler's business.
+devices one ahead and knows the state to continue from. What a context holds is the sampler's business.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, Self
 
@@ -29,8 +30,10 @@ __all__ = [
     "Loaded",
     "Loader",
     "Sampler",
+    "Turn",
     "database_arrays",
     "fitted_size",
+    "merged_sizes",
     "sampler_options",
     "training_options",
     "trim",
@@ -132,11 +135,23 @@ class Sampler:
         self.close()
 
 
-class BatchSource(Protocol):
-    """What a loader needs: a sampler, or a mixture of them (`tributary.mixture`)."""
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What one step of training takes from one sampler."""
 
-    def __next__(self) -> Batch:
-        """The next batch."""
+    name: str
+    """Of the sampler."""
+    batches: tuple[Batch, ...]
+    """Uncut; more than one where a step is computed in parts."""
+    size: tuple[int, int]
+    """Cells and rows to cut them to."""
+
+
+class BatchSource(Protocol):
+    """What a loader needs: a mixture of samplers (`tributary.mixture`)."""
+
+    def draw(self) -> Turn:
+        """The batches of the next turn."""
 
     def get_state(self) -> str:
         """JSON to continue from."""
@@ -174,14 +189,53 @@ def _round_up(size: int, multiple: int) -> int:
     return -(-(size + size // 20) // multiple) * multiple
 
 
+def merged_sizes(
+    sizes: Mapping[str, tuple[int, int]], shares: Mapping[str, float], max_shapes: int
+) -> dict[str, tuple[int, int]]:
+    """Sizes of which no more than `max_shapes` are different, each at least as large as it was.
+
+    Two sizes at a time become the smallest that holds both, those first that make the fewest cells more.
+
+    Args:
+        sizes: (cells, rows) by name.
+        shares: how often each name comes.
+        max_shapes: at least 1.
+    """
+    groups = {size: [name for name in sizes if sizes[name] == size] for size in sorted(set(sizes.values()))}
+    while len(groups) > max_shapes:
+
+        def cost(pair: tuple[tuple[int, int], tuple[int, int]]) -> float:
+            union = _union(*pair)
+            return sum(
+                shares[name] * (union[0] * union[1] - size[0] * size[1]) for size in pair for name in groups[size]
+            )
+
+        first, second = min(itertools.combinations(groups, 2), key=cost)
+        names = groups.pop(first) + groups.pop(second)
+        groups.setdefault(_union(first, second), []).extend(names)
+    return {name: size for size, names in groups.items() for name in names}
+
+
+def _union(first: tuple[int, int], second: tuple[int, int]) -> tuple[int, int]:
+    return max(first[0], second[0]), max(first[1], second[1])
+
+
+def fits(batch: Batch, size: tuple[int, int]) -> bool:
+    """Whether nothing but padding is lost when the batch is cut to (cells, rows)."""
+    num_cells, num_rows = used_size(batch)
+    return num_cells <= size[0] and num_rows <= size[1]
+
+
 def trim(batch: Batch, size: tuple[int, int]) -> Batch:
     """The batch cut to (cells, rows) where nothing but padding is lost, else the batch as it is.
 
     Two shapes per sampler, so the model is compiled twice at most; predictions do not depend on padding.
     """
-    num_cells, num_rows = used_size(batch)
-    if num_cells > size[0] or num_rows > size[1]:
-        return batch
+    return cut(batch, size) if fits(batch, size) else batch
+
+
+def cut(batch: Batch, size: tuple[int, int]) -> Batch:
+    """The batch cut to (cells, rows)."""
     cuts = {"S": size[0], "R": size[1]}
     fields = {name: axes[1] for name, (_, axes) in Batch.spec().items() if len(axes) > 1 and axes[1] in cuts}
     return dataclasses.replace(batch, **{name: getattr(batch, name)[:, : cuts[axis]] for name, axis in fields.items()})
@@ -192,34 +246,68 @@ def trim(batch: Batch, size: tuple[int, int]) -> Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A batch on the host and on the device."""
+    """What one step of training needs, on the host and on the devices."""
 
-    host: Batch
+    name: str
+    """Of the sampler that drew it."""
+    host: tuple[Batch, ...]
+    """What this process drew, with ids of its own database; more than one where a step is computed in parts."""
     device: Batch
-    """Device fields only."""
+    """Device fields, with ids of the joined databases; with a leading axis of parts where there are several."""
     state: str
-    """State of the source before it drew this batch: whoever restores it gets this batch first."""
+    """State of the source before it drew this: whoever restores it gets this first."""
+
+    @property
+    def batch_size(self) -> int:
+        """Contexts that this process drew."""
+        return sum(batch.batch_size for batch in self.host)
+
+
+class Placement(Protocol):
+    """Where batches go: `tributary.devices.Devices`."""
+
+    def put_batch(self, batch: Batch, *, is_stacked: bool = False) -> Batch:
+        """Puts this process's part of a batch on its devices."""
+
+    def all(self, flag: bool) -> bool:
+        """Whether it holds on every process."""
+
+
+class Movable(Protocol):
+    """Where the ids of a database begin among those of several: `tributary.databases.Offsets`."""
+
+    def move(self, batch: Batch) -> Batch:
+        """The batch with ids of the joined databases."""
 
 
 class Loader:
-    """Batches on a device, the transfer of the next one begun before the present one is used.
+    """Batches on devices, the transfer of the next one begun before the present one is used.
 
     Args:
-        source: a sampler or a mixture.
-        device: where the device fields go.
+        source: a mixture.
+        devices: where the device fields go.
+        offsets: of the ids of each sampler's batches; those of samplers that are not named stay.
     """
 
-    def __init__(self, source: BatchSource, device: jax.Device):
-        self._source, self._device = source, device
+    def __init__(self, source: BatchSource, devices: Placement, offsets: Mapping[str, Movable] | None = None):
+        self._source, self._devices, self._offsets = source, devices, offsets or {}
         self._ahead: Loaded | None = None
 
     def _load(self) -> Loaded | None:
         state = self._source.get_state()
         try:
-            host = self._source.__next__()
+            turn = self._source.draw()
         except StopIteration:
             return None
-        return Loaded(host, jax.device_put(host.device_fields(), self._device), state)
+        # All parts and all processes have one shape.
+        is_cut = self._devices.all(all(fits(batch, turn.size) for batch in turn.batches))
+        batches = [cut(batch, turn.size) if is_cut else batch for batch in turn.batches]
+        if turn.name in self._offsets:
+            batches = [self._offsets[turn.name].move(batch) for batch in batches]
+        parts = [batch.device_fields() for batch in batches]
+        is_stacked = len(parts) > 1
+        whole = jax.tree.map(lambda *fields: np.stack(fields), *parts) if is_stacked else parts[0]
+        return Loaded(turn.name, turn.batches, self._devices.put_batch(whole, is_stacked=is_stacked), state)
 
     def __iter__(self) -> Iterator[Loaded]:
         return self
@@ -244,14 +332,26 @@ class Loader:
 # --- Database ----------------------------------------------------------------------------------------------------
 
 
+NOT_OF_CONTEXTS = frozenset(
+    ("database", "databases", "in_memory", "tasks", "tables", "rows_until", "task_balance", "max_shapes", "num_links")
+)
+"""Keys of the section `data` that are no options of the sampler, or of training only."""
+
+
 def sampler_options(config: DataSection) -> dict[str, Any]:
-    """Options of the native sampler that training, validation and prediction share."""
-    return config.model_dump(exclude={"database", "in_memory", "tasks", "tables", "task_balance", "num_links"})
+    """Options of the native sampler that training, validation and prediction share; of one database's section."""
+    return config.model_dump(exclude=set(NOT_OF_CONTEXTS))
 
 
-def training_options(config: RunConfig) -> dict[str, Any]:
-    """Options of the native sampler for training: what is asked of a context beside its target comes in addition."""
-    options = sampler_options(config.data) | {"num_links": config.data.num_links}
+def training_options(config: RunConfig, data: DataSection | None = None) -> dict[str, Any]:
+    """Options of the native sampler for training: what is asked of a context beside its target comes in addition.
+
+    Args:
+        config: of the run.
+        data: its section for one database; None: of the only one.
+    """
+    data = data or config.data.part(None)
+    options = sampler_options(data) | {"num_links": data.num_links}
     if config.objective.masked_weight > 0:
         options |= config.objective.model_dump(include={"mask_rate", "mask_columns"})
     return options

@@ -19,12 +19,15 @@ import safetensors
 
 from tributary.checkpoint import Checkpoints, Progress
 from tributary.config import ConfigError, PublishedKind, RunConfig
+from tributary.cost import CostMeter
 from tributary.data import Database
+from tributary.databases import open_sources
 from tributary.journal import Journal, Position
-from tributary.mixture import task_mixture
+from tributary.mixture import training_mixture
 from tributary.model.published import MisfitError, check_fit, to_params
 from tributary.model.published.names import is_ignored
 from tributary.optim import init_state
+from tributary.retention import Retention
 
 DEFAULTS: dict[str, dict[str, Any]] = {"data": {"seq_len": 1024}, "optimizer": {"ema_decay": None}}
 """What a run of published weights is told besides database and model: the context they were trained on, no average."""
@@ -193,33 +196,30 @@ def _write_run(
     config: RunConfig, database: Database, manifest: dict[str, Any], params: Any, num_parameters: int
 ) -> None:
     """Writes the folder of the run: configuration, journal without a line, checkpoint of step 0."""
-    named = set(config.data.tasks)
+    named = set(config.data.tasks or ())
     tasks = [task for task in manifest["tasks"] if not named or task["name"] in named]
     state = init_state(params, config.optimizer)
-    builds = {config.data.database: database.build_id}
+    builds = {str(config.data.database): database.build_id}
     position = Position()
     progress = Progress(
         **dataclasses.asdict(position),
         metric=None,
-        sampler_state=_sampler_state(config, database, tasks),
+        sampler_state=_sampler_state(config, tasks),
         config=config.model_dump(mode="json"),
         builds=builds,
         embedder=manifest["embedder"],
     )
     run_dir = config.run.path
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
-    try:
+    with Checkpoints(run_dir, Retention(keep_last=config.train.keep_last)) as checkpoints:
         checkpoints.save("last", state, progress)
-    finally:
-        checkpoints.close()
-    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position).close(position)
+    Journal(run_dir, config, [task["name"] for task in tasks], num_parameters, position, CostMeter({})).close()
 
 
-def _sampler_state(config: RunConfig, database: Database, tasks: list[dict[str, Any]]) -> str:
+def _sampler_state(config: RunConfig, tasks: list[dict[str, Any]]) -> str:
     """Where training would begin, so that a run can be fine-tuned; empty where there is nothing to train on."""
     if not tasks or any(task["splits"]["train"] == 0 for task in tasks):
         return ""
-    with task_mixture(database, tasks, config) as mixture:
+    with training_mixture(open_sources(config.data), config) as mixture:
         return mixture.get_state()
 
 

@@ -1,7 +1,7 @@
 """What a run writes down besides checkpoints, and how fast it goes.
 
 `metrics.jsonl` has a line per logged step and per validation; `training_history.json` is the summary that reports
-read; `environment.json` says where it ran.
+read; `environment.json` says where it ran; `plots/` has the curves; trackers are told the same figures.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 
-from tributary.config import ConfigError, RunConfig
+from tributary.config import RunConfig
+from tributary.cost import CostMeter, device_peak_bytes, peak_memory_bytes
+from tributary.trackers import TrackedRun, Trackers
 from tributary.validation import Validation
+from tributary.writer import disk_error
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "pydantic")
 
@@ -42,10 +46,15 @@ class Position:
 
 
 class Pace:
-    """Seconds trained, contexts per second, and the share of time spent waiting for batches."""
+    """Seconds trained, and per window: contexts per second, share of time spent waiting for batches, utilisation.
 
-    def __init__(self, elapsed_s: float):
-        self._start = time.perf_counter() - elapsed_s
+    Args:
+        elapsed_s: seconds trained before.
+        peak: floating-point operations per second that the devices could do.
+    """
+
+    def __init__(self, elapsed_s: float, peak: float):
+        self._start, self._peak = time.perf_counter() - elapsed_s, peak
         self._first_step_s: tuple[int, float] | None = None
         self.reset()
 
@@ -56,14 +65,15 @@ class Pace:
         yield
         self.waits_ms.append(1000 * (time.perf_counter() - start))
 
-    def tick(self, num_examples: int) -> float:
+    def tick(self, num_examples: int, operations: float) -> float:
         """Counts a step; returns the seconds trained."""
         self._num_examples += num_examples
+        self._operations += operations
         return time.perf_counter() - self._start
 
     def reset(self) -> None:
         """Begins the next window of the rates."""
-        self._num_examples, self._since = 0, time.perf_counter()
+        self._num_examples, self._operations, self._since = 0, 0.0, time.perf_counter()
         self.waits_ms: list[float] = []
         """Milliseconds that each step of this window waited for its batch."""
 
@@ -76,6 +86,11 @@ class Pace:
     def input_wait(self) -> float:
         """Share of this window spent waiting for batches."""
         return sum(self.waits_ms) / max(1e-6, 1000 * (time.perf_counter() - self._since))
+
+    @property
+    def utilisation(self) -> float:
+        """Operations of this window's steps as a part of what the devices could do in its time."""
+        return self._operations / max(1e-9, time.perf_counter() - self._since) / self._peak
 
     def remaining_s(self, position: Position, num_steps: int, limit_s: float) -> float:
         """Seconds left at the pace since the first step of this process (which compiled), within the limit."""
@@ -94,44 +109,88 @@ class Journal:
         config: resolved configuration.
         tasks: names of the tasks.
         num_parameters: of the model.
-        position: where training begins; lines of later steps, left by a run that was cut off, are dropped.
+        meter: of what it costs.
+        position: where training stands, kept up by the loop; lines of later steps, left by a run that was cut off,
+            are dropped.
+        origin: where the first parameters came from, as `tributary.origin.Origin` has it; None: drawn at random.
+
+    Raises:
+        WriteError: a file cannot be written; of every method.
     """
 
-    def __init__(self, run_dir: Path, config: RunConfig, tasks: list[str], num_parameters: int, position: Position):
+    def __init__(
+        self,
+        run_dir: Path,
+        config: RunConfig,
+        tasks: list[str],
+        num_parameters: int,
+        position: Position,
+        meter: CostMeter,
+        origin: Mapping[str, Any] | None = None,
+    ):
         self._dir, self._config, self._tasks, self._num_parameters = run_dir, config, tasks, num_parameters
+        self._position, self._meter = position, meter
         _write(run_dir / "config.yaml", config.to_yaml())
         _write(run_dir / "environment.json", json.dumps(describe_environment(), indent=2) + "\n")
-        path = run_dir / "metrics.jsonl"
-        self._lines = _lines_until(path, position.step)
-        _write(path, "".join(json.dumps(line) + "\n" for line in self._lines))
-        self._file = path.open("a", encoding="utf-8")
-        self._events = _Events(run_dir / "tensorboard") if config.train.tensorboard else None
+        if origin is not None:
+            _write(run_dir / "origin.json", json.dumps(origin, indent=2) + "\n")
+        self._path = run_dir / "metrics.jsonl"
+        self._lines = _lines_until(self._path, position.step)
+        _write(self._path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._file = self._path.open("ab", buffering=0)
+        settings = config.model_dump(mode="json")
+        tracked = TrackedRun(run_dir, config.run.name, config.train.project, settings, position.step)
+        self._trackers = Trackers(config.train.trackers, tracked)
+        self._no_plots_until = 0.0
 
     def _append(self, line: dict[str, Any]) -> None:
         self._lines.append(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            self._events.add(line)
+        text = (json.dumps(line) + "\n").encode()
+        with _telling(self._path, len(text)):
+            while text:
+                text = text[self._file.write(text) :]
+        self._trackers.log(line)
 
-    def write_step(self, position: Position, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
+    def validations_since_best(self) -> int:
+        """Validations behind the best one."""
+        best = self._position.best_step
+        return sum(line["kind"] == "validation" and (best is None or line["step"] > best) for line in self._lines)
+
+    def write_step(self, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
         """A line for the steps since the last one; metrics are those of the last step done."""
-        rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait}
+        rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait, "utilisation": pace.utilisation}
+        rates |= {"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": device_peak_bytes()}
         values = {name: float(value) for name, value in metrics.items()}
-        line = {"kind": "train", "step": position.step, "elapsed_s": position.elapsed_s, **rates, **values}
+        line = {"kind": "train", "step": self._position.step, "elapsed_s": self._position.elapsed_s}
+        line |= {**rates, **values}
         self._append(line | {"input_wait_ms": [round(wait, 3) for wait in pace.waits_ms]})
 
-    def write_validation(self, validation: Validation, position: Position) -> None:
+    def write_validation(self, validation: Validation) -> None:
         """A line for a validation, and the history up to it."""
-        line = {"kind": "validation", "elapsed_s": position.elapsed_s, **dataclasses.asdict(validation)}
+        line = {"kind": "validation", "elapsed_s": self._position.elapsed_s, **dataclasses.asdict(validation)}
         self._append(line)
-        self.write_history(position)
+        self.write_history()
+        self._draw()
 
-    def write_history(self, position: Position) -> None:
+    def _draw(self) -> None:
+        """Curves, where the last ones took long enough ago that drawing costs less than a hundredth of the time."""
+        if self._config.train.plots and time.perf_counter() > self._no_plots_until:
+            from tributary.run_plots import write_plots  # Matplotlib takes longer to import than a small run to train
+
+            start = time.perf_counter()
+            write_plots(self._dir / "plots", self._history())
+            spent = time.perf_counter() - start
+            self._no_plots_until = start + 100.0 * spent
+
+    def write_history(self) -> None:
         """The summary, written anew."""
-        history = {
+        _write(self._dir / "training_history.json", json.dumps(self._history(), indent=1) + "\n")
+
+    def _history(self) -> dict[str, Any]:
+        position = self._position
+        return {
             "name": self._config.run.name,
-            "database": self._config.data.database,
+            "database": ", ".join(str(part.database) for part in self._config.data.parts.values()),
             "tasks": self._tasks,
             "num_parameters": self._num_parameters,
             "num_steps": position.step,
@@ -139,17 +198,39 @@ class Journal:
             "elapsed_s": position.elapsed_s,
             "best_step": position.best_step,
             "best_score": position.best_metric,
+            "cost": {
+                "wall_s": position.elapsed_s,
+                "examples": position.step * self._config.train.batch_size,
+                **self._meter.cost(),
+            },
             "train": [line for line in self._lines if line["kind"] == "train"],
             "validation": [line for line in self._lines if line["kind"] == "validation"],
         }
-        _write(self._dir / "training_history.json", json.dumps(history, indent=1) + "\n")
 
-    def close(self, position: Position) -> None:
-        """Writes the history and closes the files."""
-        self.write_history(position)
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+    def close(self, *, is_finished: bool = True) -> None:
+        """Writes the history, draws the curves and closes the files.
+
+        Args:
+            is_finished: training came to its end.
+        """
+        try:
+            self.write_history()
+            self._no_plots_until = 0.0
+            self._draw()
+        finally:
+            self._file.close()
+            self._trackers.close(is_finished)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close(is_finished=error is None)
+        except OSError as late:  # why training ended is the error to show
+            if error is None:
+                raise
+            warnings.warn(str(late), RuntimeWarning, stacklevel=2)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -179,31 +260,16 @@ def _lines_until(path: Path, step: int) -> list[dict[str, Any]]:
 
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with _telling(path, len(text)):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
 
-class _Events:
-    """TensorBoard event files; the package is an extra, imported only where it is asked for."""
-
-    def __init__(self, directory: Path):
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise ConfigError(f"train.tensorboard needs the package tensorboard: {error}") from None
-        self._event, self._summary = Event, Summary
-        self._writer = EventFileWriter(str(directory))
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        values = [
-            self._summary.Value(tag=f"{line['kind']}/{name}", simple_value=value)
-            for name, value in line.items()
-            if isinstance(value, float)
-        ]
-        event = self._event(wall_time=time.time(), step=line["step"], summary=self._summary(value=values))
-        self._writer.add_event(event)
-
-    def close(self) -> None:
-        self._writer.close()
+@contextlib.contextmanager
+def _telling(path: Path, num_bytes: int) -> Iterator[None]:
+    """Turns a failing disk into an error that says what it takes."""
+    try:
+        yield
+    except OSError as error:
+        advice = "make room, then continue with --resume auto"
+        raise disk_error(error, path, "it", num_bytes, advice) or error from error

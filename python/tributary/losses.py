@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,8 @@ class Objective:
     """Distinct values a masked categorical or text cell is told apart from."""
     calendar_weight: float = 0.5
     """Weight of the cycles of a masked timestamp beside its place among all timestamps."""
-    positive_weight: float = 1.0
-    """Weight of a boolean's loss where the label is true."""
+    positive_weight: float | Literal["auto"] = 1.0
+    """Weight of a boolean's loss where the label is true; auto: false labels per true one of its column."""
     focal_gamma: float = 0.0
     """Exponent by which booleans that are predicted well weigh less."""
     z_loss: float = 0.0
@@ -59,6 +60,16 @@ class Objective:
         rates = self.mask_rate.values() if isinstance(self.mask_rate, Mapping) else [self.mask_rate]
         rate = 1.0 - (1.0 - max(rates, default=0.0)) * (1.0 - self.mask_columns)
         return min(seq_len, math.ceil(rate * seq_len))
+
+
+Shares = Mapping[str, Array] | None
+"""Where a batch is a part of a larger one: of the cells that each loss is a mean over, the share that this part has,
+by the name of the loss among the metrics. Losses are multiplied by it, so those of all parts add up to those of the
+whole. None: the batch is the whole."""
+
+
+def _shared(shares: Shares, name: str, loss: Array) -> Array:
+    return loss if shares is None else loss * shares[name]
 
 
 # --- Losses of one cell ------------------------------------------------------------------------------------------
@@ -83,13 +94,15 @@ def calendar_loss(prediction: Array, calendar: Array) -> Array:
     return jnp.sum(error, axis=-1) / calendar.shape[-1]
 
 
-def boolean_loss(log_odds: Array, label: Array, positive_weight: float = 1.0, focal_gamma: float = 0.0) -> Array:
+def boolean_loss(
+    log_odds: Array, label: Array, positive_weight: float | Array = 1.0, focal_gamma: float = 0.0
+) -> Array:
     """Binary cross-entropy of float32 labels 0 and 1, in nats.
 
     Args:
         log_odds: float32 [...].
         label: float32 [...], 0 or 1.
-        positive_weight: factor where the label is 1.
+        positive_weight: factor where the label is 1, of all or of each.
         focal_gamma: the factor (1 - probability of the label) to this power makes good predictions weigh less.
 
     Source: focal loss, arXiv 1708.02002, equation 4.
@@ -99,7 +112,16 @@ def boolean_loss(log_odds: Array, label: Array, positive_weight: float = 1.0, fo
     loss = jax.nn.softplus(-of_label)
     if focal_gamma > 0.0:
         loss *= jnp.exp(-focal_gamma * jax.nn.softplus(of_label))
-    return loss if positive_weight == 1.0 else loss * jnp.where(is_true, positive_weight, 1.0)
+    if isinstance(positive_weight, float) and positive_weight == 1.0:
+        return loss
+    return loss * jnp.where(is_true, positive_weight, 1.0)
+
+
+def _positive_weight(objective: Objective, column: Array, arrays: DatabaseArrays) -> float | Array:
+    """Weight of true labels of each cell: where it is `auto`, the odds of false, which a column starts from."""
+    if objective.positive_weight != "auto":
+        return float(objective.positive_weight)
+    return jnp.exp(-jnp.take(arrays.column_offset, jnp.maximum(column, 0), axis=0))
 
 
 def class_loss(logits: Array, label: Array, is_candidate: Array, z_loss: float = 0.0) -> Array:
@@ -153,6 +175,7 @@ def masked_loss(
     cells: Array,
     is_masked: Array,
     objective: Objective,
+    shares: Shares = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of the masked cells, every stype by its own loss.
 
@@ -164,41 +187,61 @@ def masked_loss(
         cells: int32 [B, M].
         is_masked: bool [B, M].
         objective: weights.
+        shares: of this batch in a larger one.
 
     Returns:
         Loss, and its parts by name.
     """
 
     def pick(field: Array) -> Array:
-        return jnp.take_along_axis(field, cells.reshape(cells.shape + (1,) * (field.ndim - 2)), axis=1)
+        return _pick(field, cells)
 
-    stype, value, is_null = pick(batch.cell_stype), pick(batch.cell_value), pick(batch.cell_is_null)
-    known = is_masked & ~is_null
-
-    def weight(*codes: int) -> Array:
-        return (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)
-
+    value, is_null, column = pick(batch.cell_value), pick(batch.cell_is_null), pick(batch.cell_column)
     moment = huber_loss(outputs.moment, value, objective.huber_delta)
     if outputs.calendar is not None:
         moment += objective.calendar_weight * calendar_loss(outputs.calendar, pick(batch.cell_calendar))
     losses = {
         "number": huber_loss(outputs.number, value, objective.huber_delta),
         "moment": moment,
-        "truth": boolean_loss(outputs.truth, value, objective.positive_weight, objective.focal_gamma),
+        "truth": boolean_loss(outputs.truth, value, _positive_weight(objective, column, arrays), objective.focal_gamma),
     }
+    weights = _masked_weights(batch, cells, is_masked)
+    losses["word"] = _contrastive_loss(
+        model, outputs.query, arrays, column, pick(batch.cell_vocab), weights["word"], objective
+    )
+    losses["null"] = boolean_loss(outputs.null, is_null.astype(jnp.float32))
+    parts = {
+        name: _shared(shares, name, weighted_mean(losses[kind], weights[kind]))
+        for kind in weights
+        for name in [f"masked_{kind}_loss"]
+    }
+    total = sum(jnp.sum(jnp.where(weights[kind] > 0, losses[kind], 0.0)) for kind in VALUE_KINDS)
+    total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in VALUE_KINDS), 1.0)
+    return _shared(shares, "masked_loss", total) + objective.null_weight * parts["masked_null_loss"], parts
+
+
+VALUE_KINDS = ("number", "moment", "truth", "word")
+"""Kinds of values, each with a loss of its own."""
+
+
+def _pick(field: Array, cells: Array) -> Array:
+    return jnp.take_along_axis(field, cells.reshape(cells.shape + (1,) * (field.ndim - 2)), axis=1)
+
+
+def _masked_weights(batch: Batch, cells: Array, is_masked: Array) -> dict[str, Array]:
+    """Float32 [B, M], 1 or 0: which masked cells are of which kind, and (`null`) which ask whether they are missing."""
+    stype = _pick(batch.cell_stype, cells)
+    known = is_masked & ~_pick(batch.cell_is_null, cells)
+
+    def weight(*codes: int) -> Array:
+        return (known & jnp.isin(stype, jnp.array(codes, stype.dtype))).astype(jnp.float32)
+
     weights = {"number": weight(NUMERICAL), "moment": weight(TIMESTAMP), "truth": weight(BOOLEAN)}
     weights["word"] = weight(CATEGORICAL, TEXT)
-    losses["word"] = _contrastive_loss(
-        model, outputs.query, arrays, pick(batch.cell_column), pick(batch.cell_vocab), weights["word"], objective
-    )
-    total = sum(jnp.sum(jnp.where(weights[kind] > 0, losses[kind], 0.0)) for kind in losses)
-    total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in losses), 1.0)
-    parts = {f"masked_{kind}_loss": weighted_mean(losses[kind], weights[kind]) for kind in losses}
-    # Whether a cell is missing is a question only where missing cells are part of the contexts.
-    has_nulls = jnp.any(batch.cell_is_null)
-    null = boolean_loss(outputs.null, is_null.astype(jnp.float32))
-    parts["masked_null_loss"] = weighted_mean(null, (is_masked & has_nulls).astype(jnp.float32))
-    return total + objective.null_weight * parts["masked_null_loss"], parts
+    # Whether a cell is missing is a question only where missing cells are part of the context.
+    has_nulls = jnp.any(batch.cell_is_null, axis=1, keepdims=True)
+    weights["null"] = (is_masked & has_nulls).astype(jnp.float32)
+    return weights
 
 
 def _contrastive_loss(
@@ -253,8 +296,31 @@ def class_logits(model: Model, query: Array, batch: Batch, arrays: DatabaseArray
     return jnp.where(classes >= 0, jnp.einsum("bd,bkd->bk", query, keys), -1e30)
 
 
+def _target_kinds(batch: Batch, arrays: DatabaseArrays) -> tuple[dict[str, Array], Array, Array]:
+    """Which labels are of which kind, bool [B]; which class is true, bool [B, K]; which label is no class, bool [B]."""
+    cell = jnp.maximum(batch.target_cell, 0)
+    stype = jnp.take_along_axis(batch.cell_stype, cell[:, None], axis=1)[:, 0]
+    labelled = ~batch.seed_is_padding & ~batch.target_is_null & (batch.target_cell >= 0)
+    classes = jnp.take(arrays.task_classes, _task_of(batch, arrays), axis=0)
+    is_true_class = (classes == batch.target_vocab[:, None]) & (classes >= 0)
+    in_classes = jnp.any(is_true_class, axis=1)
+    is_word = (stype == CATEGORICAL) | (stype == TEXT)
+    kinds = {
+        "number": labelled & (stype == NUMERICAL),
+        "moment": labelled & (stype == TIMESTAMP),
+        "truth": labelled & (stype == BOOLEAN),
+        "word": labelled & is_word & in_classes,
+    }
+    return kinds, is_true_class, labelled & is_word & ~in_classes
+
+
 def target_loss(
-    model: Model, outputs: Outputs, batch: Batch, arrays: DatabaseArrays, objective: Objective
+    model: Model,
+    outputs: Outputs,
+    batch: Batch,
+    arrays: DatabaseArrays,
+    objective: Objective,
+    shares: Shares = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean loss over the seeds that have a label, every seed by the stype of its target.
 
@@ -264,39 +330,34 @@ def target_loss(
         batch: device fields.
         arrays: embeddings and classes.
         objective: Huber's delta, weights of booleans and classes.
+        shares: of this batch in a larger one.
 
     Returns:
         Loss, and its parts by name. A label that is none of its task's classes is left out and counted in
         `num_unknown_classes`.
     """
-    cell = jnp.maximum(batch.target_cell, 0)
-    stype = jnp.take_along_axis(batch.cell_stype, cell[:, None], axis=1)[:, 0]
-    labelled = ~batch.seed_is_padding & ~batch.target_is_null & (batch.target_cell >= 0)
-    classes = jnp.take(arrays.task_classes, _task_of(batch, arrays), axis=0)
-    is_true_class = (classes == batch.target_vocab[:, None]) & (classes >= 0)
-    in_classes = jnp.any(is_true_class, axis=1)
+    chosen, is_true_class, is_unknown = _target_kinds(batch, arrays)
     logits = class_logits(model, outputs.query[:, 0], batch, arrays)
-    balance = (objective.positive_weight, objective.focal_gamma)
-    is_candidate = (classes >= 0) & in_classes[:, None]
+    column = jnp.take_along_axis(batch.cell_column, jnp.maximum(batch.target_cell, 0)[:, None], axis=1)[:, 0]
+    balance = (_positive_weight(objective, column, arrays), objective.focal_gamma)
+    classes = jnp.take(arrays.task_classes, _task_of(batch, arrays), axis=0)
+    is_candidate = (classes >= 0) & jnp.any(is_true_class, axis=1)[:, None]
     losses = {
         "number": huber_loss(outputs.number[:, 0], batch.target_value, objective.huber_delta),
         "moment": huber_loss(outputs.moment[:, 0], batch.target_value, objective.huber_delta),
         "truth": boolean_loss(outputs.truth[:, 0], batch.target_value, *balance),
         "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), is_candidate, objective.z_loss),
     }
-    is_word = (stype == CATEGORICAL) | (stype == TEXT)
-    chosen = {
-        "number": labelled & (stype == NUMERICAL),
-        "moment": labelled & (stype == TIMESTAMP),
-        "truth": labelled & (stype == BOOLEAN),
-        "word": labelled & is_word & in_classes,
-    }
     weights = {kind: mask.astype(jnp.float32) for kind, mask in chosen.items()}
     total = sum(jnp.sum(jnp.where(chosen[kind], losses[kind], 0.0)) for kind in losses)
     total /= jnp.maximum(sum(jnp.sum(weights[kind]) for kind in weights), 1.0)
-    parts = {f"target_{kind}_loss": weighted_mean(losses[kind], weights[kind]) for kind in losses}
-    parts["num_unknown_classes"] = jnp.sum(labelled & is_word & ~in_classes)
-    return total, parts
+    parts = {
+        name: _shared(shares, name, weighted_mean(losses[kind], weights[kind]))
+        for kind in losses
+        for name in [f"target_{kind}_loss"]
+    }
+    parts["num_unknown_classes"] = jnp.sum(is_unknown)
+    return _shared(shares, "target_loss", total), parts
 
 
 # --- Links -------------------------------------------------------------------------------------------------------
@@ -309,16 +370,19 @@ def link_loss(log_odds: Array, batch: Batch) -> Array:
         log_odds: float32 [B, L].
         batch: device fields; `link_is_true` is the label.
     """
-    is_pair = (batch.link_child >= 0) & ~batch.seed_is_padding[:, None]
     losses = boolean_loss(log_odds, batch.link_is_true.astype(jnp.float32))
-    return weighted_mean(losses, is_pair.astype(jnp.float32))
+    return weighted_mean(losses, _is_pair(batch).astype(jnp.float32))
+
+
+def _is_pair(batch: Batch) -> Array:
+    return (batch.link_child >= 0) & ~batch.seed_is_padding[:, None]
 
 
 # --- The whole ---------------------------------------------------------------------------------------------------
 
 
 def objective_loss(
-    model: Model, batch: Batch, arrays: DatabaseArrays, objective: Objective
+    model: Model, batch: Batch, arrays: DatabaseArrays, objective: Objective, shares: Shares = None
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of a training step: target loss + masked_weight * masked loss + link_weight * link loss.
 
@@ -327,24 +391,58 @@ def objective_loss(
         batch: device fields.
         arrays: embeddings of the batch's database.
         objective: weights.
+        shares: of this batch in a larger one, from `part_shares`.
 
     Returns:
         Scalar loss, and metrics by name.
     """
     target = jnp.maximum(batch.target_cell, 0)[:, None]
-    if objective.num_masked(batch.seq_len) == 0 or objective.masked_weight == 0:
+    if not _has_masks(batch, objective):
         outputs = model(batch, arrays, target)
-        total, metrics = target_loss(model, outputs, batch, arrays, objective)
+        total, metrics = target_loss(model, outputs, batch, arrays, objective, shares)
         metrics["target_loss"] = total
     else:
         cells, is_chosen = masked_cells(batch, objective)
         outputs = model(batch, arrays, jnp.concatenate([target, cells], axis=1))
-        loss, metrics = target_loss(model, outputs, batch, arrays, objective)
+        loss, metrics = target_loss(model, outputs, batch, arrays, objective, shares)
         others = outputs.of_cells(slice(1, None))
-        masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective)
+        masked, parts = masked_loss(model, others, batch, arrays, cells, is_chosen, objective, shares)
         metrics |= {**parts, "target_loss": loss, "masked_loss": masked}
         total = loss + objective.masked_weight * masked
     if outputs.link is not None and objective.link_weight > 0:
-        metrics["link_loss"] = link_loss(outputs.link, batch)
+        metrics["link_loss"] = _shared(shares, "link_loss", link_loss(outputs.link, batch))
         total += objective.link_weight * metrics["link_loss"]
     return total, metrics
+
+
+def _has_masks(batch: Batch, objective: Objective) -> bool:
+    return objective.num_masked(batch.seq_len) > 0 and objective.masked_weight > 0
+
+
+def part_shares(batch: Batch, arrays: DatabaseArrays, objective: Objective) -> dict[str, Array]:
+    """What share each part of a batch has in the cells that its losses are means over; see `Shares`.
+
+    The candidates that a masked word is told apart from are those of its own part.
+
+    Args:
+        batch: device fields with a leading axis of parts.
+        arrays: embeddings of the batch's database.
+        objective: weights.
+
+    Returns:
+        float32 [parts] by name of a loss; they add up to 1, or are 0 where nothing has that loss.
+    """
+
+    def counts_of(part: Batch) -> dict[str, Array]:
+        kinds = {kind: jnp.sum(mask) for kind, mask in _target_kinds(part, arrays)[0].items()}
+        counts = {f"target_{kind}_loss": count for kind, count in kinds.items()}
+        counts["target_loss"] = sum(kinds.values(), start=jnp.zeros((), jnp.int32))
+        counts["link_loss"] = jnp.sum(_is_pair(part))
+        if _has_masks(part, objective):
+            weights = _masked_weights(part, *masked_cells(part, objective))
+            counts |= {f"masked_{kind}_loss": jnp.sum(weight) for kind, weight in weights.items()}
+            counts["masked_loss"] = jnp.sum(jnp.stack([jnp.sum(weights[kind]) for kind in VALUE_KINDS]))
+        return {name: count.astype(jnp.float32) for name, count in counts.items()}
+
+    counts = jax.vmap(counts_of)(batch)
+    return {name: count / jnp.maximum(jnp.sum(count), 1.0) for name, count in counts.items()}

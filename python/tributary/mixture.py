@@ -10,11 +10,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from tributary.batch import Batch
 from tributary.config import RunConfig
-from tributary.data import Database, Sampler, fitted_size, training_options, trim
+from tributary.data import Sampler, Turn, fitted_size, merged_sizes, training_options, trim
+from tributary.databases import ROWS, Offsets, RowSeeds, Source
+from tributary.devices import Devices
 
-__all__ = ["Mixture", "task_mixture"]
+__all__ = ["Mixture", "training_mixture"]
 
 
 class Mixture:
@@ -29,6 +33,7 @@ class Mixture:
         shares: share of the turns of each name; any positive numbers.
         steps_per_turn: steps a sampler has before the next turn. A run that goes on with fewer processes keeps the
             global order of seeds when a turn has that many times more steps.
+        sizes: cells and rows that batches are cut to, by name; None: what the contexts of each sampler need.
 
     Raises:
         ValueError: there is no sampler, or names or shares are wrong.
@@ -43,7 +48,14 @@ class Mixture:
         ```
     """
 
-    def __init__(self, samplers: Mapping[str, Sampler], shares: Mapping[str, float], *, steps_per_turn: int = 1):
+    def __init__(
+        self,
+        samplers: Mapping[str, Sampler],
+        shares: Mapping[str, float],
+        *,
+        steps_per_turn: int = 1,
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+    ):
         if not samplers or samplers.keys() != shares.keys():
             raise ValueError(f"shares of {sorted(shares)}, expected one per sampler: {sorted(samplers) or 'none'}")
         for name, share in shares.items():
@@ -53,7 +65,7 @@ class Mixture:
             raise ValueError(f"steps_per_turn: expected at least 1, found {steps_per_turn}")
         self._samplers, self._steps_per_turn = dict(samplers), steps_per_turn
         self._shares = {name: float(shares[name]) for name in self._samplers}
-        self._sizes = {name: fitted_size(sampler) for name, sampler in self._samplers.items()}
+        self._sizes = dict(sizes) if sizes else {name: fitted_size(sampler) for name, sampler in samplers.items()}
         self._step = 0
 
     @property
@@ -100,6 +112,15 @@ class Mixture:
         batch = next(self._samplers[name])
         self._step += 1
         return trim(batch, self._sizes[name])
+
+    def draw(self) -> Turn:
+        """The batches of the present turn, or what is left of it, sampled ahead; not cut yet."""
+        name, _ = self._place(self._step)
+        count = self._steps_per_turn - self._step % self._steps_per_turn
+        # a list: a generator would turn the end of a sampler into an error
+        batches = tuple([next(self._samplers[name]) for _ in range(count)])
+        self._step += count
+        return Turn(name, batches, self._sizes[name])
 
     def get_state(self) -> str:
         """JSON to continue from: step, shares and the state of each sampler."""
@@ -149,22 +170,50 @@ class Mixture:
         self.close()
 
 
-def task_mixture(database: Database, tasks: Sequence[Mapping[str, Any]], config: RunConfig) -> Mixture:
-    """The training batches of a run: a sampler per task and table, drawn from by `data.task_balance`."""
-    sources: dict[str, tuple[list[str], list[str]]] = {task["name"]: ([task["name"]], []) for task in tasks}
-    sources |= {f"rows of {table}": ([], [table]) for table in config.data.tables}
-    samplers = {
-        name: Sampler(
-            database,
-            source_tasks,
-            tables=source_tables,
-            split="train",
-            batch_size=config.train.batch_size,
-            shuffle=True,
-            rng_seed=config.run.seed,
-            **training_options(config),
+def training_mixture(sources: Sequence[Source], config: RunConfig, devices: Devices | None = None) -> Mixture:
+    """The training batches of a run: a sampler per task, and one per database for the rows of its tables.
+
+    Args:
+        sources: databases of the run.
+        config: of the run.
+        devices: of the run; None: one process draws whole batches.
+    """
+    rank, world_size = (devices.rank, devices.world_size) if devices else (0, 1)
+    batch_size = config.train.batch_size // (config.train.accumulate * world_size)
+    place: dict[str, Any] = {"rank": rank, "world_size": world_size} if world_size > 1 else {}
+    samplers: dict[str, Sampler] = {}
+    shares: dict[str, float] = {}
+    for source in sources:
+        options = (
+            training_options(config, source.data) | {"batch_size": batch_size, "rng_seed": config.run.seed} | place
         )
-        for name, (source_tasks, source_tables) in sources.items()
+        seeds = dict[str, float]()
+        for task in source.tasks:
+            sampler = Sampler(source.database, [task["name"]], split="train", shuffle=True, **options)
+            samplers[source.label(task["name"])] = sampler
+            seeds[source.label(task["name"])] = float(sampler.num_seeds) ** config.data.task_balance
+        if source.tables:
+            rows = RowSeeds.of(source, "train", config.data.task_balance)
+            samplers[source.label(ROWS)] = rows.sampler(source, shuffle=True, **options)
+            seeds[source.label(ROWS)] = sum(rows.weights.values())
+        factor = 1.0 if source.share is None else source.share / sum(seeds.values())
+        shares |= {name: factor * share for name, share in seeds.items()}
+    sizes = {name: fitted_size(sampler) for name, sampler in samplers.items()}
+    if devices is not None:
+        sizes = {name: _agreed(devices, size) for name, size in sizes.items()}
+    sizes = merged_sizes(sizes, shares, config.data.max_shapes)
+    return Mixture(samplers, shares, steps_per_turn=config.train.accumulate, sizes=sizes)
+
+
+def _agreed(devices: Devices, size: tuple[int, int]) -> tuple[int, int]:
+    num_cells, num_rows = devices.largest(np.array(size)).tolist()
+    return num_cells, num_rows
+
+
+def sampler_offsets(sources: Sequence[Source]) -> dict[str, Offsets]:
+    """Where the ids of each sampler's batches begin among those of all databases."""
+    return {
+        source.label(name): source.offsets
+        for source in sources
+        for name in [ROWS, *(task["name"] for task in source.tasks)]
     }
-    shares = {name: float(sampler.num_seeds) ** config.data.task_balance for name, sampler in samplers.items()}
-    return Mixture(samplers, shares)

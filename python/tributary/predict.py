@@ -104,7 +104,7 @@ class Run:
     path: Path
     """Folder of the run."""
     config: RunConfig
-    """Resolved configuration."""
+    """Resolved configuration, its section `data` that of the opened database alone."""
     database: Database
     """The opened database."""
     manifest: dict[str, Any]
@@ -232,22 +232,25 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     Args:
         run_dir: folder that `train` made.
         step: `best` (by validation metric; the newest where none was validated), `last`, or a step number.
-        database: another processed database than the one trained on, or its new place.
+        database: name or path of one of several databases it was trained on, of another one, or its new place.
 
     Raises:
         CheckpointError: there is no such checkpoint, the run's database was built anew since, the vectors of the
             database are not of the embedder the model was trained on, or its columns are of other stypes.
+        ConfigError: the run has several databases, and none is named.
         FileNotFoundError: the folder holds no run.
     """
     run_dir = Path(run_dir)
     config = RunConfig.load(run_dir / "config.yaml")
-    opened = Database(str(database if database is not None else config.data.database))
+    is_own = database is None or str(database) in config.data.databases
+    config = config.model_copy(update={"data": config.data.part(database)})
+    opened = Database(str(database if database is not None and not is_own else config.data.database))
     manifest = json.loads(opened.manifest)
     are_spread = config.model.kind not in PUBLISHED_KINDS
     arrays = database_arrays(opened, are_spread=are_spread)
     graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
-    template = jax.eval_shape(lambda params: init_state(params, config.optimizer), params)
-    checkpoints = Checkpoints(run_dir, keep_last=config.train.keep_last)
+    template = jax.eval_shape(lambda params: init_state(params, config.optimizer, config.train.freeze), params)
+    checkpoints = Checkpoints(run_dir)
     try:
         checkpoints.check_vectors(manifest["embedder"], opened.path)
         if isinstance(step, int):
@@ -257,7 +260,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
             state, progress = _restore_named(checkpoints, template, step)
     finally:
         checkpoints.close()
-    if database is None and opened.build_id not in progress.builds.values():
+    if is_own and opened.build_id not in progress.builds.values():
         raise CheckpointError(
             f"{run_dir}: trained on build {', '.join(progress.builds.values())} of {config.data.database}, which is "
             f"build {opened.build_id} now; name a database explicitly to predict on it all the same"

@@ -11,11 +11,11 @@ import json
 import numpy as np
 
 import tributary.data
+import tributary.databases
 import tributary.import_weights
 import tributary.learned
 import tributary.mixture
 import tributary.predict
-import tributary.train
 import tributary.validation
 from synthetic_batch import (
     COLUMNS,
@@ -167,7 +167,7 @@ def _manifest() -> dict:
 
 def install(monkeypatch) -> None:
     """Puts the fakes where training and prediction look for database and sampler."""
-    rooms = (tributary.data, tributary.mixture, tributary.train, tributary.predict, tributary.validation)
+    rooms = (tributary.data, tributary.databases, tributary.mixture, tributary.predict, tributary.validation)
     for module in (*rooms, tributary.import_weights, tributary.learned):
         for name, fake in (("Database", FakeDatabase), ("Sampler", FakeSampler)):
             if hasattr(module, name):

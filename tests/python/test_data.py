@@ -8,6 +8,7 @@ from fake_database import FakeDatabase, FakeSampler
 from synthetic_batch import synthetic_batch
 from tributary.batch import HOST_FIELDS, Batch
 from tributary.data import BATCH_FIELDS, Loader, database_arrays, trim
+from tributary.devices import Devices
 from tributary.mixture import Mixture
 
 
@@ -51,18 +52,22 @@ def test_device_fields_leave_64_bit_fields_on_the_host():
 
 def test_loader_hands_out_every_batch_with_the_state_to_get_it_again():
     options = {"batch_size": 4, "shuffle": False}
-    loader = Loader(FakeSampler(None, ["numerical"], split="val", **options), jax.devices()[0])
+
+    def source():
+        return Mixture({"numerical": FakeSampler(None, ["numerical"], split="val", **options)}, {"numerical": 1.0})
+
+    loader = Loader(source(), Devices())
     loaded = list(loader)
     assert len(loaded) == 6
-    assert np.array_equal(loaded[2].device.cell_value, loaded[2].host.cell_value)
+    assert np.array_equal(loaded[2].device.cell_value, loaded[2].host[0].cell_value)
 
-    again = Loader(FakeSampler(None, ["numerical"], split="val", **options), jax.devices()[0])
+    again = Loader(source(), Devices())
     again.set_state(loaded[3].state)
-    np.testing.assert_array_equal(next(again).host.cell_value, loaded[3].host.cell_value)
+    np.testing.assert_array_equal(next(again).host[0].cell_value, loaded[3].host[0].cell_value)
     # One batch is already ahead, yet the state names the one not handed out.
-    third = Loader(FakeSampler(None, ["numerical"], split="val", **options), jax.devices()[0])
+    third = Loader(source(), Devices())
     third.set_state(again.get_state())
-    np.testing.assert_array_equal(next(third).host.cell_value, loaded[4].host.cell_value)
+    np.testing.assert_array_equal(next(third).host[0].cell_value, loaded[4].host[0].cell_value)
 
 
 def test_database_arrays_follow_the_manifest():

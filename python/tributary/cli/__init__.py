@@ -33,6 +33,8 @@ _VERBS = {
     "inspect": "Data",
     "query": "Data",
     "sample": "Data",
+    "config": "Models",
+    "preflight": "Models",
     "train": "Models",
     "import-weights": "Models",
     "evaluate": "Models",

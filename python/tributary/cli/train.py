@@ -1,5 +1,6 @@
 """`tributary train`: fit a model to the tasks of a processed database."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,7 +31,10 @@ def train(
     from tributary.train import train as run
 
     resolved = RunConfig.load(config, overrides or ())
-    messages().print(f"training {resolved.run.path} on {resolved.data.database}", markup=False, soft_wrap=True)
+    # Orbax logs, with a traceback, what it raises anyway.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    databases = ", ".join(str(part.database) for part in resolved.data.parts.values())
+    messages().print(f"training {resolved.run.path} on {databases}", markup=False, soft_wrap=True)
     try:
         with TrainingWatcher() as watcher:
             run_dir = run(resolved, resume=resume, on_progress=watcher.show)
@@ -88,13 +92,22 @@ class TrainingWatcher:
             self._loss = 0.9 * self._loss + 0.1 * report.loss if self._loss == self._loss else report.loss
         text = (
             f"loss {self._loss:.4f}, {report.examples_per_s:,.0f} examples/s, "
-            f"{report.input_wait:.0%} waiting for input, {_duration(report.remaining_s)} left"
+            f"{report.input_wait:.0%} waiting for input, {report.utilisation:.0%} of peak FLOP/s, "
+            f"{_memory()}, {_duration(report.remaining_s)} left"
         )
         self._bar.update(self._task, completed=report.step, total=report.num_steps, text=text)
         is_due = report.elapsed_s - self._last_line_s >= self._SECONDS_PER_LINE
         if not self._console.is_terminal and is_due:
             self._last_line_s = report.elapsed_s
             self._console.print(f"step {report.step} of {report.num_steps}: {text}", markup=False, soft_wrap=True)
+
+
+def _memory() -> str:
+    """Highest memory so far: of the devices where they say, else of this process."""
+    from tributary.cost import device_peak_bytes, peak_memory_bytes
+
+    of_devices = device_peak_bytes()
+    return f"{(of_devices or peak_memory_bytes()) / 2**30:.1f} GiB" + (" on the device" if of_devices else "")
 
 
 def _duration(seconds: float) -> str:

@@ -208,6 +208,20 @@ def input_waits(history: Mapping[str, Any]) -> list[str]:
         return [_svg(figure, "milliseconds that each step waited for its batch")]
 
 
+def learning_rates(history: Mapping[str, Any]) -> list[str]:
+    """The learning rate, and the norm of the gradient, over the steps."""
+    pictures = []
+    for field, title in (("learning_rate", "Learning rate"), ("gradient_norm", "Norm of the gradient")):
+        train = [line for line in history.get("train", []) if field in line]
+        if train:
+            with _figure(field) as figure:
+                axes = figure.subplots()
+                axes.plot([line["step"] for line in train], [line[field] for line in train], color=MODEL)
+                axes.set(title=title, xlabel="step")
+                pictures.append(_svg(figure, f"{title.lower()} over steps"))
+    return pictures
+
+
 def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floats]) -> list[str]:
     """ROC, precision-recall, calibration and confusion of the model, with LightGBM beside it."""
     if label.all() or not label.any():
