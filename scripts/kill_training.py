@@ -4,8 +4,8 @@ Usage: python scripts/kill_training.py [--kills 50] [--config FILE --set SECTION
 
 Without `--config` a small shop is made and preprocessed in the folder, and a tiny model is trained on it. First one
 training runs to its end. Then another of the same configuration is killed with SIGKILL, every second time at a random
-moment of a save (an unfinished checkpoint lies on the disk), else at a random moment after its start (loading,
-compiling, training, validating), and resumed with `--resume auto`. One that reaches its end is compared and followed by
+moment of a save (an unfinished checkpoint lies on the disk), else after a random number of steps or at a random moment
+of its start, and resumed with `--resume auto`. One that reaches its end is compared and followed by
 a new one until there were enough kills; the last one is let run to its end. Compared are all lines of
 `metrics.jsonl` but for times and memory, to the bit, and the digests of the last checkpoint. Exit code 1 and the first
 difference if there is one.
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ class Run:
         """Whether an unfinished checkpoint lies there."""
         return any(self.folder.glob("checkpoints/*/*.orbax-checkpoint-tmp*"))
 
+    def size(self) -> tuple[int, float]:
+        """Size in bytes and time of the journal, which every step changes."""
+        path = self.folder / "metrics.jsonl"
+        return (path.stat().st_size, path.stat().st_mtime) if path.exists() else (0, 0.0)
+
     def lines(self) -> list[dict[str, Any]]:
         """Lines of the journal, without what is of the machine."""
         texts = (self.folder / "metrics.jsonl").read_text().splitlines()
@@ -147,47 +153,73 @@ class Run:
         return found
 
 
-def kill_once(run: Run, rng: random.Random, while_saving: bool, start_s: float) -> str | None:
-    """Starts a training and kills it.
+class Killer:
+    """Starts trainings and kills them: in turn within a save, after some steps, within a save, while it starts.
 
     Args:
-        run: the training.
-        rng: of the moment.
-        while_saving: kill within a save.
-        start_s: seconds a training takes to its first step, about.
-
-    Returns:
-        What it was doing: starting, training, saving; None where it came to its end before.
+        rng: of the moments.
     """
-    process, began = run.start(), time.monotonic()
-    limit_s = rng.uniform(0.0, 2.0 * start_s)
-    num_saves, was_saving, size = rng.randint(1, 4), False, _size(run)
-    while process.poll() is None:
-        if while_saving:
+
+    def __init__(self, rng: random.Random):
+        self._rng, self._turn = rng, 0
+        self._start_s = 5.0
+        """Seconds that the last training took to its first step."""
+
+    def kill(self, run: Run) -> str | None:
+        """Starts a training, or resumes it, and kills it.
+
+        Returns:
+            What it was doing: starting, training, saving; None where it came to its end before.
+        """
+        is_due = (self._within_a_save, self._after_steps, self._within_a_save, self._while_starting)[self._turn % 4](
+            run
+        )
+        self._turn += 1
+        began, before, has_begun = time.monotonic(), run.size(), False
+        process = run.start()
+        while process.poll() is None and not is_due():
+            if not has_begun and run.size() != before:
+                has_begun, self._start_s = True, time.monotonic() - began
+            time.sleep(0.002)
+        if process.poll() is not None:
+            if process.returncode:
+                sys.exit(f"error: training ended with {process.returncode}:\n{run.errors.read_text()[-3000:]}")
+            return None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if run.is_saving():
+            return "saving"
+        return "training" if run.size() != before else "starting"
+
+    def _within_a_save(self, run: Run) -> Callable[[], bool]:
+        left, was_saving, delay_s = self._rng.randint(1, 4), False, self._rng.uniform(0.0, 0.03)
+
+        def is_due() -> bool:
+            nonlocal left, was_saving
             is_saving = run.is_saving()
-            num_saves -= is_saving and not was_saving
+            left -= is_saving and not was_saving
             was_saving = is_saving
-            if is_saving and num_saves <= 0:
-                time.sleep(rng.uniform(0.0, 0.03))
-                break
-        elif time.monotonic() - began > limit_s:
-            break
-        time.sleep(0.0005 if while_saving else 0.01)
-    if process.poll() is not None:
-        if process.returncode:
-            sys.exit(f"error: training ended with {process.returncode}:\n{run.errors.read_text()[-3000:]}")
-        return None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    if run.is_saving():
-        return "saving"
-    return "training" if _size(run) != size else "starting"
+            if is_saving and left <= 0:
+                time.sleep(delay_s)
+            return is_saving and left <= 0
 
+        return is_due
 
-def _size(run: Run) -> tuple[int, float]:
-    """Size and time of the journal, which every step changes."""
-    path = run.folder / "metrics.jsonl"
-    return (path.stat().st_size, path.stat().st_mtime) if path.exists() else (0, 0.0)
+    def _after_steps(self, run: Run) -> Callable[[], bool]:
+        num_bytes, delay_s = self._rng.uniform(0.0, 30_000.0), self._rng.uniform(0.0, 0.3)
+        before = run.size()[0]
+
+        def is_due() -> bool:
+            is_grown = run.size()[0] - before > num_bytes
+            if is_grown:
+                time.sleep(delay_s)
+            return is_grown
+
+        return is_due
+
+    def _while_starting(self, run: Run) -> Callable[[], bool]:
+        limit = time.monotonic() + self._rng.uniform(0.0, self._start_s)
+        return lambda: time.monotonic() > limit
 
 
 def compare(whole: Run, killed: Run) -> None:
@@ -206,17 +238,12 @@ def compare(whole: Run, killed: Run) -> None:
 
 def disturb(words: list[str], runs: Path, num_kills: int, rng_seed: int) -> None:
     """One training undisturbed, others killed; prints what happened."""
-    whole, began = Run(words, runs, "undisturbed"), time.monotonic()
-    process, start_s = whole.start(), None
-    while process.poll() is None:
-        if start_s is None and _size(whole)[0]:
-            start_s = time.monotonic() - began
-        time.sleep(0.01)
-    if process.returncode or start_s is None:
-        sys.exit(f"error: training ended with {process.returncode}:\n{whole.errors.read_text()[-3000:]}")
-    rng, doing, number, killed = random.Random(rng_seed), Counter[str](), 1, Run(words, runs, "killed-1")
+    whole = Run(words, runs, "undisturbed")
+    if whole.start().wait():
+        sys.exit(f"error: training did not end well:\n{whole.errors.read_text()[-3000:]}")
+    killer, doing, number, killed = Killer(random.Random(rng_seed)), Counter[str](), 1, Run(words, runs, "killed-1")
     while sum(doing.values()) < num_kills:
-        activity = kill_once(killed, rng, sum(doing.values()) % 2 == 1, start_s)
+        activity = killer.kill(killed)
         if activity is not None:
             doing[activity] += 1
             print(f"kill {sum(doing.values())} of {killed.folder.name}, while {activity}", flush=True)

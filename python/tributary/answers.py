@@ -7,6 +7,7 @@ puts what is known beside them. Described in `documentation/prediction.md`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from tributary.batch import Batch
 from tributary.calibration import Calibration, check_levels
 from tributary.data import Database
+from tributary.links import Ranker
 
 _TYPES = {"numerical": pa.float64(), "timestamp": pa.timestamp("us"), "boolean": pa.bool_()}
 """What a target is in a table of answers; all others are texts."""
@@ -94,7 +96,7 @@ def check_extras(task: str, target: Target, extras: Extras) -> None:
     is_ordered = target.stype in ("numerical", "timestamp")
     if extras.levels and not is_ordered:
         raise ValueError(f"task `{task}` asks for a {target.stype} value: quantiles are of numbers and times")
-    if extras.top and (is_ordered or target.stype == "boolean"):
+    if extras.top and (is_ordered or target.stype in ("boolean", "link")):
         raise ValueError(
             f"task `{task}` asks for a {target.stype} value: only categories and texts have classes to name"
         )
@@ -158,6 +160,70 @@ def decode(target: Target, outputs: Mapping[str, np.ndarray], extras: Extras = N
     return columns
 
 
+def link_fields(keys: pa.DataType) -> list[pa.Field]:
+    """The columns of an answer of a link task, the label among them; `keys` is the type of the target table's keys."""
+    return [
+        pa.field("prediction", pa.list_(keys)),
+        pa.field("probability", pa.list_(pa.float64())),
+        pa.field("num_candidates", pa.int32()),
+        pa.field("num_found", pa.int32()),
+        pa.field("label", pa.list_(keys)),
+    ]
+
+
+def decode_links(
+    ranker: Ranker,
+    database: Database,
+    outputs: Mapping[str, np.ndarray],
+    batch: Batch,
+    keys: pa.DataType,
+    *,
+    are_own: bool,
+) -> dict[str, pa.Array]:
+    """Answers of a link task, with what is known beside them.
+
+    Args:
+        ranker: of the task.
+        database: that the batch is of.
+        outputs: of the forward pass, for the contexts of the batch: `candidates` float32 [B, A] log-odds.
+        batch: host fields.
+        keys: type of the target table's keys.
+        are_own: the seeds are the caller's own, without labels.
+
+    Returns:
+        The columns of `link_fields`, of length `B`.
+    """
+    ranked, log_odds = ranker.rank(outputs["candidates"], batch, are_own=are_own)
+    is_null = batch.target_is_null
+    named = [ranker.task.list_of(int(seed)) for seed in np.where(is_null, -1, batch.seed_index)[~is_null]]
+    labels = np.full((len(is_null), max([1, *(len(each) for each in named)])), -1, np.int64)
+    for place, each in zip(np.flatnonzero(~is_null), named, strict=True):
+        labels[place, : len(each)] = each
+    probability = np.where(np.isnan(log_odds), np.nan, sigmoid(log_odds))
+    said = [
+        [None if math.isnan(value) else value for value in values[: int((rows >= 0).sum())]]
+        for values, rows in zip(probability.tolist(), ranked, strict=True)
+    ]
+    return {
+        "prediction": key_lists(database, ranker.task.table, ranked, keys),
+        "probability": pa.array(said, pa.list_(pa.float64())),
+        "num_candidates": pa.array(batch.row_is_candidate.sum(axis=1), pa.int32()),
+        "num_found": pa.array(batch.row_is_target.sum(axis=1), pa.int32(), mask=is_null),
+        "label": key_lists(database, ranker.task.table, labels, keys, is_null),
+    }
+
+
+def key_lists(
+    database: Database, table: str, rows: np.ndarray, kind: pa.DataType, is_null: np.ndarray | None = None
+) -> pa.Array:
+    """Lists of primary keys of rows int64 [N, k], without the places that are -1; null where `is_null`."""
+    is_there = rows >= 0
+    keys = iter(database.row_keys(table, rows[is_there]))
+    lists = [[next(keys) for _ in range(number)] for number in is_there.sum(axis=1).tolist()]
+    known = [None if is_null is not None and is_null[at] else each for at, each in enumerate(lists)]
+    return pa.array(known, pa.list_(kind))
+
+
 def decode_labels(target: Target, database: Database, task: Mapping[str, Any], batch: Batch) -> pa.Array:
     """The known labels of a batch, null where there is none.
 
@@ -204,10 +270,12 @@ def unit_of(target: Target) -> str:
     """Unit in which `measured` gives answers.
 
     Raises:
-        ValueError: the target is none whose answer is a number, time, truth, category or text.
+        ValueError: the answer is a list of rows.
     """
-    if target.stype not in (*_TYPES, "categorical", "text"):
-        raise ValueError(f"answers of {target.stype} targets cannot be subtracted, so they have no explanations yet")
+    if target.stype == "link":
+        raise ValueError(
+            "a list of rows has no one number whose change could be followed: link tasks are not explained"
+        )
     units = {"numerical": "the target's unit", "timestamp": "days", "boolean": "probability of true"}
     return units.get(target.stype, "probability of the predicted class")
 

@@ -77,14 +77,12 @@ def ask(
 
     Raises:
         QueryError: the query is not understood.
-        ValueError: it selects nobody, or its label is a list.
+        ValueError: it selects nobody.
     """
     input_dir, metadata = Path(input_dir), Path(metadata or Path(input_dir) / "metadata.json")
     limits = limits or SqlLimits()
     description = Description.load(metadata)
     compiled = compile_query(text, description)
-    if compiled.is_list:
-        raise ValueError("a LIST_DISTINCT query has a list for its answer, which no task can have; ask COUNT(...) > 0")
     task, labels = past_labels(compiled, description, input_dir, schedule, limits)
     if not labels.num_rows:
         raise ValueError("the query has no label in the past; nothing could be learned of it")

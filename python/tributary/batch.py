@@ -21,7 +21,7 @@ Array = Any
 END_OF_TIME = np.iinfo(np.int64).max
 """Seed time of a seed that sees every row."""
 
-HOST_FIELDS = ("seed_index", "seed_row", "seed_time")
+HOST_FIELDS = ("candidate_row", "seed_index", "seed_row", "seed_time")
 """64-bit fields that stay on the host."""
 
 
@@ -87,6 +87,14 @@ class Batch:
     """The foreign key; -1 where padding."""
     link_is_true: Array = field(metadata=_is("bool", "B", "L"))
     """The key names that row; the link is not among `row_parents`."""
+
+    # Answers of link tasks
+    row_is_candidate: Array = field(metadata=_is("bool", "B", "A"))
+    """The row is one that the seed's link task chooses among."""
+    row_is_target: Array = field(metadata=_is("bool", "B", "A"))
+    """The label names the row."""
+    candidate_row: Array = field(metadata=_is("int64", "B", "A"))
+    """Row of the target table that a candidate is; else -1."""
 
     # Seeds
     seed_task: Array = field(metadata=_is("int32", "B"))
@@ -158,7 +166,7 @@ class Batch:
         return int(self.cell_row.shape[1])
 
 
-TargetStype = Literal["numerical", "timestamp", "boolean", "categorical", "text"]
+TargetStype = Literal["numerical", "timestamp", "boolean", "categorical", "text", "link"]
 
 
 @jax.tree_util.register_dataclass

@@ -290,7 +290,9 @@ class ModelConfig(_Section):
         default=False,
         description="attention along links prefers some foreign keys, by a bias computed from their names",
     )
-    link_head: bool = Field(default=False, description="the model judges links between rows (data.num_links)")
+    link_head: bool = Field(
+        default=False, description="the model judges links between rows (link tasks, data.num_links)"
+    )
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked", "structured", "pallas"] = Field(
         default="auto",
@@ -561,10 +563,9 @@ class RunConfig(_Section):
                 f"key `data.walk_features`: model.positional: walk reads {num_steps} steps (model.positional_steps), "
                 f"expected at least as many, found {self.data.walk_features}"
             )
-        if self.model.link_head != (num_links > 0):
+        if num_links > 0 and not self.model.link_head:
             raise ValueError(
-                "key `model.link_head`: links are judged where it is true and data.num_links is above 0, found "
-                f"{str(self.model.link_head).lower()} and data.num_links = {num_links}; set both or neither"
+                f"key `model.link_head`: data.num_links = {num_links} asks for links to be judged; set it to true"
             )
         return self
 

@@ -236,7 +236,7 @@ def trim(batch: Batch, size: tuple[int, int]) -> Batch:
 
 def cut(batch: Batch, size: tuple[int, int]) -> Batch:
     """The batch cut to (cells, rows)."""
-    cuts = {"S": size[0], "R": size[1]}
+    cuts = {"S": size[0], "R": size[1], "A": size[1]}
     fields = {name: axes[1] for name, (_, axes) in Batch.spec().items() if len(axes) > 1 and axes[1] in cuts}
     return dataclasses.replace(batch, **{name: getattr(batch, name)[:, : cuts[axis]] for name, axis in fields.items()})
 

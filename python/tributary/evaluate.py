@@ -105,6 +105,8 @@ def evaluate_runs(
     """
     first = runs[0]
     loaded = Task.load(first.database, task)
+    if len(runs) > 1 and loaded.target_stype == "link":
+        raise ValueError(f"task `{task}` is answered with lists, which have no average; evaluate one run at a time")
     cutoff = resolve_cutoff(loaded, split, regime, database_cutoff)
     for run in runs:
         if run.database.build_id != first.database.build_id:

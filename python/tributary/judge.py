@@ -14,6 +14,7 @@ import pyarrow as pa
 from tributary import baselines, ensemble, metrics, verdicts
 from tributary.asof import END_OF_TIME, Ints
 from tributary.features import DatabaseLike, FeatureBuilder, Task
+from tributary.judge_links import judge_links
 from tributary.regimes import Regime
 
 Progress = Callable[[str, int, int], None]
@@ -82,6 +83,10 @@ def judge(
         ValueError: no row has a label, or the target's stype has no metrics.
     """
     loaded, fitted = Task.load(database, task), fitted or Fitted(database, task, database_cutoff)
+    if loaded.target_stype == "link":
+        options: dict[str, Any] = {"split": split, "regime": regime, "database_cutoff": database_cutoff}
+        native: Any = database  # keys of rows are looked up, which no other task needs
+        return judge_links(native, task, predictions, **options, with_baselines=with_baselines, progress=progress)
     rows = predictions.filter(predictions["label"].is_valid())
     if rows.num_rows == 0:
         raise ValueError(f"task `{task}`: none of the {predictions.num_rows} rows of split `{split}` has a label")

@@ -19,6 +19,7 @@ from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.model.encoders import (
     BOOLEAN,
     CATEGORICAL,
+    IDENTIFIER,
     NUMERICAL,
     TEXT,
     TIMESTAMP,
@@ -310,6 +311,7 @@ def _target_kinds(batch: Batch, arrays: DatabaseArrays) -> tuple[dict[str, Array
         "moment": labelled & (stype == TIMESTAMP),
         "truth": labelled & (stype == BOOLEAN),
         "word": labelled & is_word & in_classes,
+        "row": labelled & (stype == IDENTIFIER) & jnp.any(batch.row_is_candidate, axis=1),
     }
     return kinds, is_true_class, labelled & is_word & ~in_classes
 
@@ -334,7 +336,7 @@ def target_loss(
 
     Returns:
         Loss, and its parts by name. A label that is none of its task's classes is left out and counted in
-        `num_unknown_classes`.
+        `num_unknown_classes`; a seed of a link task without a candidate is left out, too.
     """
     chosen, is_true_class, is_unknown = _target_kinds(batch, arrays)
     logits = class_logits(model, outputs.query[:, 0], batch, arrays)
@@ -347,6 +349,7 @@ def target_loss(
         "moment": huber_loss(outputs.moment[:, 0], batch.target_value, objective.huber_delta),
         "truth": boolean_loss(outputs.truth[:, 0], batch.target_value, *balance),
         "word": class_loss(logits, jnp.argmax(is_true_class, axis=1), is_candidate, objective.z_loss),
+        "row": candidate_loss(outputs.candidates, batch),
     }
     weights = {kind: mask.astype(jnp.float32) for kind, mask in chosen.items()}
     total = sum(jnp.sum(jnp.where(chosen[kind], losses[kind], 0.0)) for kind in losses)
@@ -358,6 +361,23 @@ def target_loss(
     }
     parts["num_unknown_classes"] = jnp.sum(is_unknown)
     return _shared(shares, "target_loss", total), parts
+
+
+def candidate_loss(log_odds: Array | None, batch: Batch) -> Array:
+    """Float32 [B]: mean binary cross-entropy over the candidates of each seed, 0 without any.
+
+    Source: RelBench's ID-GNN, arXiv 2407.20060 and `examples/idgnn_link.py` of its repository, which judges the rows of
+    the target table in a seed's context. We differ: every seed weighs the same, whatever the number of its candidates.
+
+    Args:
+        log_odds: float32 [B, A]; None where no link task is asked or the model cannot judge rows.
+        batch: device fields.
+    """
+    if log_odds is None:
+        return jnp.zeros(batch.seed_task.shape)
+    losses = boolean_loss(log_odds, batch.row_is_target.astype(jnp.float32))
+    number = jnp.sum(batch.row_is_candidate, axis=1)
+    return jnp.sum(jnp.where(batch.row_is_candidate, losses, 0.0), axis=1) / jnp.maximum(number, 1)
 
 
 # --- Links -------------------------------------------------------------------------------------------------------

@@ -22,12 +22,13 @@ from sklearn import metrics as sk
 
 Floats = NDArray[np.float64]
 
+LINK_NAMES = ("map", "precision", "recall", "mrr")
 NAMES = {
     "boolean": ("auroc", "average_precision", "f1", "accuracy"),
     "numerical": ("mae", "rmse", "r2", "nmae"),
     "categorical": ("accuracy", "macro_f1"),
+    "link": LINK_NAMES,
 }
-LINK_NAMES = ("map", "precision", "recall", "mrr")
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "nmae"})
 THRESHOLD = 0.5
 

@@ -34,6 +34,8 @@ from tributary.answers import (
     check_extras,
     decode,
     decode_labels,
+    decode_links,
+    link_fields,
     target_of,
 )
 from tributary.batch import END_OF_TIME, Batch, DatabaseArrays
@@ -42,6 +44,7 @@ from tributary.checkpoint import CheckpointError, Checkpoints, Kind, leaf_digest
 from tributary.config import PUBLISHED_KINDS, ConfigError, ModelConfig, RunConfig
 from tributary.data import Database, Sampler, database_arrays, fitted_size, sampler_options, trim
 from tributary.learned import find_learned, rescaled, translate
+from tributary.links import Ranker, is_link
 from tributary.losses import class_logits
 from tributary.model import build_model
 from tributary.optim import evaluation_params, init_state
@@ -54,7 +57,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 
 Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
-"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits."""
+"""(params, device fields, arrays) -> `number`, `moment`, `truth` float32 [B] and `classes` float32 [B, K] logits; where
+a link task is asked also `candidates` float32 [B, A] log-odds."""
 
 
 def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:
@@ -77,7 +81,10 @@ def make_forward(graphdef: nnx.GraphDef[Any], rescale: Callable[[Batch], Batch] 
         batch = batch if rescale is None else rescale(batch)
         outputs = model(batch, arrays, jnp.maximum(batch.target_cell, 0)[:, None])
         scalars = {name: getattr(outputs, name)[:, 0] for name in ("number", "moment", "truth")}
-        return {**scalars, "classes": class_logits(model, outputs.query[:, 0], batch, arrays)}
+        scores = {**scalars, "classes": class_logits(model, outputs.query[:, 0], batch, arrays)}
+        if outputs.candidates is not None:
+            scores["candidates"] = outputs.candidates
+        return scores
 
     return jax.jit(forward)
 
@@ -95,6 +102,19 @@ def find_task(manifest: dict[str, Any], name: str) -> dict[str, Any]:
         raise ConfigError(f"database `{manifest['name']}` has no task `{name}`; {hint}")
     found: dict[str, Any] = manifest["tasks"][names.index(name)]
     return found
+
+
+def check_judges_rows(config: ModelConfig, task: dict[str, Any]) -> None:
+    """Refuses a link task where the model cannot judge rows.
+
+    Raises:
+        ConfigError: it has no link head.
+    """
+    if is_link(task) and not config.link_head:
+        raise ConfigError(
+            f"task `{task['name']}` predicts rows of a table: that takes a model with `model.link_head: true` (kinds "
+            "transformer, gnn and tree-lstm), trained on link tasks"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -440,6 +460,8 @@ class _Job:
     extras: Extras
     own: Target
     """Units of the database's labels."""
+    ranker: Ranker | None
+    """Answers of a link task."""
 
     @staticmethod
     def plan(
@@ -455,6 +477,7 @@ class _Job:
         if max_seeds is not None and max_seeds < 1:
             raise ValueError(f"max_seeds = {max_seeds}: expected at least 1")
         described = find_task(run.manifest, task)
+        check_judges_rows(run.config.model, described)
         num_seeds = described["splits"][split] if seeds is None else len(seeds)
         total = min(num_seeds, max_seeds or num_seeds)
         return _Job(
@@ -468,6 +491,7 @@ class _Job:
             database_cutoff=database_cutoff,
             extras=extras,
             own=target_of(run.database, run.manifest, described),
+            ranker=Ranker(run.database, task, database_cutoff) if is_link(described) else None,
         )
 
     @property
@@ -484,6 +508,9 @@ class _Job:
             "seed_time": pa.timestamp("us"),
             "split": pa.string(),
         }
+        if self.ranker is not None:
+            keys = key_type(self.run, self.task["target_table"])
+            return pa.schema([*fields.items(), *link_fields(keys)])
         label = pa.field("label", answer_type(self.target.stype))
         return pa.schema([*fields.items(), *answer_fields(self.target, self.extras), label])
 
@@ -543,10 +570,21 @@ class _Job:
             "entity": rows if table["primary_key"] is None else run.database.row_keys(table["name"], rows),
             "seed_time": pa.array(times, pa.timestamp("us"), mask=times == END_OF_TIME),
             "split": pa.array([name] * len(rows), pa.string()),
-            **decode(self.target, {name: values[real] for name, values in outputs.items()}, self.extras),
-            "label": decode_labels(self.own, run.database, self.task, batch).filter(pa.array(real)),
+            **self._answers(batch, outputs, real),
         }
         return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+    def _answers(self, batch: Batch, outputs: dict[str, np.ndarray], real: np.ndarray) -> dict[str, pa.Array]:
+        """What is answered to the contexts that are no padding, and what is known."""
+        if self.ranker is not None:
+            keys = key_type(self.run, self.task["target_table"])
+            options = {"are_own": self.seeds is not None}
+            columns = decode_links(self.ranker, self.run.database, outputs, batch, keys, **options)
+            return {name: values.filter(pa.array(real)) for name, values in columns.items()}
+        return {
+            **decode(self.target, {name: values[real] for name, values in outputs.items()}, self.extras),
+            "label": decode_labels(self.own, self.run.database, self.task, batch).filter(pa.array(real)),
+        }
 
 
 def _answered(

@@ -21,7 +21,7 @@ from tributary.journal import Position
 from tributary.losses import Objective, Shares, objective_loss, part_shares
 from tributary.optim import State, init_state, make_train_step
 from tributary.origin import take_params
-from tributary.predict import describe_model
+from tributary.predict import check_judges_rows, describe_model
 
 RESUMABLE_CHANGES = {
     "data.in_memory",
@@ -62,7 +62,11 @@ class Material:
     def open(cls, config: RunConfig, devices: Devices) -> Material:
         """Opens the databases of a run."""
         are_spread = config.model.kind not in PUBLISHED_KINDS
-        sources, arrays = join(open_sources(config.data), are_spread=are_spread)
+        opened = open_sources(config.data)
+        for source in opened:
+            for task in source.tasks:
+                check_judges_rows(config.model, task)
+        sources, arrays = join(opened, are_spread=are_spread)
         return cls(sources, devices.put_copies(arrays))
 
     @property

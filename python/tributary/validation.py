@@ -2,9 +2,9 @@
 
 The score of a task is 1 for a perfect model and 0 for one that knows nothing: 2 AUROC - 1 for booleans, 1 - MAE /
 MAE of the training median for numbers and times, (accuracy - share) / (1 - share) of the most common class for
-classes. The score of a step is the mean over tasks. Where a run has no task, the masked cells and links of held-out
-rows are judged: 1 - their loss / that of the untrained model. Honest metrics on whole splits are the job of
-`tributary.evaluate`.
+classes, MAP of the candidates for links. The score of a step is the mean over tasks. Where a run has no task, the
+masked cells and links of held-out rows are judged: 1 - their loss / that of the untrained model. Honest metrics on
+whole splits are the job of `tributary.evaluate`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from sklearn.metrics import roc_auc_score
 
 from tributary.batch import Batch, DatabaseArrays
 from tributary.config import RunConfig
-from tributary.data import Database, Sampler, cut, fits, fitted_size, merged_sizes, sampler_options, training_options
+from tributary.data import (
+    NUM_PROBES,
+    Database,
+    Sampler,
+    cut,
+    fits,
+    fitted_size,
+    merged_sizes,
+    sampler_options,
+    training_options,
+)
 from tributary.databases import ROWS, Offsets, RowSeeds, Source
 from tributary.devices import Devices
+from tributary.links import LITTLE_RECALL, LinkTask, is_link, recall_of_context
 from tributary.losses import Objective, objective_loss
+from tributary.metrics import map_at_k
 from tributary.predict import Forward
 
 
@@ -37,8 +50,9 @@ class Validation:
     score: float | None
     """Mean score over the tasks that have one, the larger the better."""
     tasks: Mapping[str, Mapping[str, float]]
-    """Per task: `score`, its metric (auroc, mae in z-scores, accuracy) and `num_seeds`; no score where undefined. For
-    rows of tables `loss`, that of their masked cells and links, and a score only where the run has no task."""
+    """Per task: `score`, its metric (auroc, mae in z-scores, accuracy; map of links, by what the contexts hold of each
+    label) and `num_seeds`; no score where undefined. For rows of tables `loss`, that of their masked cells and links,
+    and a score only where the run has no task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +100,15 @@ class Validator:
         self._draw_params = None if has_tasks else draw_params
         self._untrained_losses: dict[str, float] = {}
         objective = Objective(**config.objective.model_dump())
+        most = max((held.task.get("top_k") or 0 for held in self._held.values() if held.task is not None), default=0)
 
         def answer(params: Any, batch: Batch, arrays: DatabaseArrays) -> dict[str, jax.Array]:
             is_known = ~batch.target_is_null & ~batch.seed_is_padding
             labels = {"value": batch.target_value, "vocab": batch.target_vocab, "is_known": is_known}
-            return {**forward(params, batch, arrays), **labels}
+            answers = dict(forward(params, batch, arrays))
+            if "candidates" in answers:
+                labels |= _ranked(answers.pop("candidates"), batch, most)
+            return {**answers, **labels}
 
         def loss(params: Any, batch: Batch, arrays: DatabaseArrays) -> jax.Array:
             total: jax.Array = objective_loss(nnx.merge(graphdef, params), batch, arrays, objective)[0]
@@ -176,6 +194,8 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
             of_context = sampler_options(source.data)
             sampler = Sampler(source.database, [name], split="val", **options(num_seeds), **of_context)
             found[source.label(name)] = _Held(sampler, source.offsets, task, _training_median(source.database, name))
+            if is_link(task):
+                _warn_of_recall(source, name, sampler)
         if source.tables:
             rows = RowSeeds.of(source, "val", config.data.task_balance)
             if not rows.weights:
@@ -185,6 +205,28 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
             sampler = rows.sampler(source, **options(config.train.eval_batch_size), **of_context)
             found[source.label(ROWS)] = _Held(sampler, source.offsets, None, 0.0)
     return found
+
+
+def _ranked(log_odds: jax.Array, batch: Batch, most: int) -> dict[str, jax.Array]:
+    """`hits` bool [B, most]: whether candidates are named, the likeliest first; `num_named` int32 [B]: how many are."""
+    scores = jnp.where(batch.row_is_candidate, log_odds, -jnp.inf)
+    order = jax.lax.top_k(scores, min(most, scores.shape[1]))[1]
+    hits = jnp.take_along_axis(batch.row_is_target, order, axis=1)
+    padding = ((0, 0), (0, most - order.shape[1]))
+    return {"hits": jnp.pad(hits, padding), "num_named": jnp.sum(batch.row_is_target, axis=1, dtype=jnp.int32)}
+
+
+def _warn_of_recall(source: Source, name: str, sampler: Sampler) -> None:
+    """Says if contexts lack much of what the labels name: no model can rank what it does not see."""
+    task = LinkTask.load(source.database, name)
+    recall = recall_of_context((sampler.batch(step) for step in range(min(NUM_PROBES, sampler.steps_per_epoch))), task)
+    if recall < LITTLE_RECALL:
+        warnings.warn(
+            f"task `{name}`: the contexts hold {recall:.0%} of the rows of `{task.table}` that labels name: the"
+            " model ranks no others; raise data.num_neighbors, data.seq_len, or data.max_hops if it is set",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _training_median(database: Database, task: str) -> float:
@@ -200,6 +242,9 @@ def _task_metrics(
     stype = task["target_stype"]
     if len(value) == 0:
         return {}
+    if stype == "link":
+        found = map_at_k(outputs["hits"][:, : task["top_k"]], outputs["num_named"])
+        return {} if found is None else {"map": found, "score": found}
     if stype == "boolean":
         if value.min() == value.max():
             return {}

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use half::f16;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::available::available_memory;
 use crate::error::{Error, Result};
 pub use crate::format::Key;
 use crate::format::packed::{Packed, TimeCodes, width_of};
@@ -175,9 +176,25 @@ pub struct TaskView<'a> {
     pub index_times: &'a [i64],
     /// Labels of a timestamp target, microseconds; empty otherwise.
     pub label_times: &'a [i64],
+    /// Where the list of each seed of a link task lies in `targets`; empty otherwise.
+    pub target_indptr: &'a [u32],
+    /// Rows of the target table that the seeds of a link task name, ascending within a list.
+    pub targets: &'a [u32],
 }
 
 impl TaskView<'_> {
+    /// The rows that a seed of a link task names; none for other tasks.
+    ///
+    /// # Panics
+    /// If there is no such seed.
+    #[inline]
+    pub fn targets_of(&self, seed: usize) -> &[u32] {
+        if self.target_indptr.is_empty() {
+            return &[];
+        }
+        &self.targets[self.target_indptr[seed] as usize..self.target_indptr[seed + 1] as usize]
+    }
+
     /// Where the seeds of an anchor row lie in `indices`: start and length.
     ///
     /// # Panics
@@ -260,6 +277,10 @@ impl Database {
         check_sizes(root, &manifest)?;
         let build_id = u64::from_str_radix(&manifest.build_id, 16)
             .map_err(|_| Error::format(root, "the build id of the manifest is not hexadecimal"))?;
+        let residence = match residence {
+            Residence::Mapped if fits_memory(&manifest) => Residence::HugePages,
+            other => other,
+        };
         let open = |name: &str, kind| -> Result<FileReader> {
             let residence = if kind == FileKind::Vocabulary { Residence::Mapped } else { residence };
             let file = FileReader::open_in(root, name, kind, residence)?;
@@ -446,6 +467,15 @@ fn check_sizes(root: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// Whether the files that are read at random take no more than half of the memory that is available. Of others, most
+/// of the 2 MiB that are read for a huge page would be gone again before they are used.
+fn fits_memory(manifest: &Manifest) -> bool {
+    let tables = manifest.tables.iter().map(|table| table.file.as_str());
+    let names = tables.chain(manifest.tasks.iter().map(|task| task.file.as_str())).chain([GRAPH_FILE]);
+    let bytes: u64 = names.filter_map(|name| manifest.files.get(name)).map(|file| file.bytes).sum();
+    available_memory().is_some_and(|available| bytes <= available / 2)
+}
+
 impl Inner {
     fn table(&self, idx: usize) -> Result<TableView<'_>> {
         let (layout, file, num_rows) =
@@ -470,6 +500,10 @@ impl Inner {
         let seeds = description.num_seeds as usize;
         let anchors = self.manifest.tables[description.anchor_table.idx()].num_rows as usize;
         let label_times = if description.target_stype == Stype::Timestamp { seeds } else { 0 };
+        let (target_indptr, targets) = match description.target_table {
+            Some(_) => (file.exactly(task::TARGET_INDPTR, seeds + 1)?, file.values(task::TARGETS)?),
+            None => Default::default(),
+        };
         Ok(TaskView {
             rows: file.exactly(task::ROWS, seeds)?,
             times: file.exactly(task::TIMES, seeds)?,
@@ -481,6 +515,8 @@ impl Inner {
             indices: file.exactly(task::INDICES, seeds)?,
             index_times: file.exactly(task::INDEX_TIMES, seeds)?,
             label_times: file.exactly(task::LABEL_TIMES, label_times)?,
+            target_indptr,
+            targets,
         })
     }
 
@@ -576,6 +612,16 @@ impl Inner {
                     .all(|(&seed, &time)| task.times.get(seed as usize) == Some(&time));
             if !sound {
                 return Err(fault(format!("task `{}`: the index of its seeds is damaged", description.name)));
+            }
+            let Some(target) = description.target_table else { continue };
+            let rows = self.manifest.tables[target.idx()].num_rows;
+            let sound = task.target_indptr.is_sorted()
+                && task.target_indptr.first() == Some(&0)
+                && task.target_indptr.last().is_some_and(|&end| end as usize == task.targets.len())
+                && task.targets.iter().all(|&row| row < rows)
+                && (0..task.rows.len()).all(|seed| task.targets_of(seed).is_sorted_by(|one, other| one < other));
+            if !sound {
+                return Err(fault(format!("task `{}`: the lists of its seeds are damaged", description.name)));
             }
         }
         Ok(())

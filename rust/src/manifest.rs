@@ -232,8 +232,15 @@ pub struct TaskManifest {
     pub anchor_key: Option<String>,
     /// The column to predict.
     pub target_column: String,
-    /// Its semantic type.
+    /// Its semantic type; identifier, called `link`, where the answer is a list of rows.
+    #[serde(with = "target_stype")]
     pub target_stype: Stype,
+    /// The table whose rows the seeds of a link task name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target_table: Option<TableId>,
+    /// How many of them an answer names (link task).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub top_k: Option<u32>,
     /// The column of the labels that holds the observation time.
     pub observation_time_column: Option<String>,
     /// Microseconds after the observation time at which a label is known; `None`: never shown to other seeds.
@@ -272,6 +279,25 @@ pub struct TaskManifest {
     pub preview: Preview,
     /// What materialising the labels had to tell the user.
     pub warnings: Vec<String>,
+}
+
+/// The stype of a target under the name it has as one.
+mod target_stype {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::stype::Stype;
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+    pub(super) fn serialize<S: Serializer>(stype: &Stype, serializer: S) -> Result<S::Ok, S::Error> {
+        stype.target_name().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stype, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let found = Stype::ALL.into_iter().find(|stype| stype.target_name() == name);
+        found.ok_or_else(|| D::Error::custom(format!("unknown target_stype `{name}`")))
+    }
 }
 
 /// What the labels of a task look like.
@@ -319,6 +345,12 @@ pub struct SplitPreview {
     /// Distinct labels (categorical and text).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_classes: Option<u64>,
+    /// Rows that a label names, on average (link task).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_links: Option<f64>,
+    /// Distinct rows that labels name (link task).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_targets: Option<u64>,
     /// The commonest labels, at most ten, commonest first (categorical and text).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<ClassCount>,
@@ -451,6 +483,8 @@ impl Manifest {
             let seeds = u64::from(task.splits.train) + u64::from(task.splits.val) + u64::from(task.splits.test);
             let own_table = tables + task.id.idx();
             task.anchor_table.idx() < tables
+                && task.target_table.is_none_or(|table| table.idx() < tables && task.kind == TaskKind::Table)
+                && task.target_table.is_some() == (task.target_stype == Stype::Identifier)
                 && seeds == u64::from(task.num_seeds)
                 && task.target_column_id.0 < self.num_columns
                 && match task.kind {

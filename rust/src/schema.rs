@@ -60,6 +60,8 @@ pub struct ColumnSchema {
     pub foreign_key: Option<TableId>,
     /// What the user says of it.
     pub description: String,
+    /// A cell may hold a list of such values; only labels do.
+    pub may_be_list: bool,
 }
 
 /// One task.
@@ -81,8 +83,10 @@ pub struct TaskSchema {
     pub anchor_key: Option<String>,
     /// The column of the labels (kind table) or of the anchor table (kind cell) to predict.
     pub target_column: String,
-    /// Its semantic type, never identifier.
+    /// Its semantic type; identifier where the answer is a list of rows of `links`, never otherwise.
     pub target_stype: Stype,
+    /// What a link task predicts.
+    pub links: Option<LinkTarget>,
     /// The column of the labels (kind table) or the timestamp column of the anchor table (kind cell) with the
     /// observation time.
     pub observation_time_column: Option<String>,
@@ -100,6 +104,15 @@ pub struct TaskSchema {
     pub remove_columns: Vec<(TableId, usize)>,
     /// The metric the user judges by.
     pub metric: Option<String>,
+}
+
+/// What a link task (`"target_stype": "link"`) predicts: which rows of a table belong to the entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTarget {
+    /// The table whose primary keys the labels list.
+    pub table: TableId,
+    /// How many of its rows an answer names.
+    pub top_k: u32,
 }
 
 /// The moments at which a query asks its question.
@@ -221,7 +234,9 @@ impl Schema {
             "anchor_table": self.tables[task.anchor_table.idx()].name,
             "anchor_key": task.anchor_key,
             "target_column": task.target_column,
-            "target_stype": task.target_stype,
+            "target_stype": task.target_stype.target_name(),
+            "target_table": task.links.map(|links| &self.tables[links.table.idx()].name),
+            "top_k": task.links.map(|links| links.top_k),
             "observation_time_column": task.observation_time_column,
             "timedelta": task.timedelta_us.map(moments::format_duration),
             "timestamps": task.timestamps.as_ref().map(timestamps_json),

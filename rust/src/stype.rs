@@ -21,6 +21,9 @@ pub enum Stype {
     Text = 5,
 }
 
+/// What `metadata.json` calls the target of a task whose answer is a list of rows.
+pub const LINK: &str = "link";
+
 impl Stype {
     /// All stypes in the order of their codes.
     pub const ALL: [Self; 6] =
@@ -35,6 +38,14 @@ impl Stype {
             Self::Boolean => "boolean",
             Self::Categorical => "categorical",
             Self::Text => "text",
+        }
+    }
+
+    /// The name as the stype of a task's target: who names rows by their identifiers predicts links.
+    pub const fn target_name(self) -> &'static str {
+        match self {
+            Self::Identifier => LINK,
+            _ => self.name(),
         }
     }
 

@@ -137,6 +137,7 @@ class Task:
     time_id: int | None
     horizon: int | None
     removed: set[int]
+    named: int | None = None  # table whose rows a link task names
     seeds: list[Seed] = field(default_factory=list)
     scale: tuple[float, float] = (0.0, 1.0)
     by_row: dict[int, list[int]] = field(default_factory=dict)  # seeds of an anchor row by (time, seed)
@@ -285,6 +286,7 @@ class OracleDatabase:
             removed={
                 self.column_ids[t, c] for t, c in description.get("remove_columns", []) if (t, c) in self.column_ids
             },
+            named=self.table_ids[description["target_table"]] if "target_table" in description else None,
         )
 
     def _seed(self, task: Task, description: Mapping[str, Any], hashed: Callable[[str], Sequence[int]] | None) -> None:
@@ -306,6 +308,8 @@ class OracleDatabase:
             at = [rows[k] for k in labels[key].to_pylist()]
             times = _values(labels[time], "timestamp", time) if time else [own_time[row] for row in at]
             answers = _values(labels[task.target], task.stype, task.target)
+            if task.named is not None:
+                answers = [self._named_rows(task.named, answer) for answer in answers]
             found = list(zip(at, times, answers, strict=True))
             names = labels["split"].to_pylist() if "split" in labels.column_names else [None] * len(found)
         split = description.get("split")
@@ -319,6 +323,8 @@ class OracleDatabase:
                 code = -1
             if answer is not None:
                 seeds.append(Seed(row, when, code, answer))
+        if task.named is not None:
+            seeds = self._merged(seeds)
         seeds.sort(key=lambda seed: (seed.time, seed.row, seed.label, seed.split))
         if any(seed.split < 0 for seed in seeds):
             assert hashed is not None, "this task's splits come from the named hash"
@@ -333,6 +339,20 @@ class OracleDatabase:
                 task.scale = _scale(train or [seed.label for seed in seeds])
         for idx in sorted(range(len(seeds)), key=lambda idx: (seeds[idx].time, idx)):
             task.by_row.setdefault(seeds[idx].row, []).append(idx)
+
+    def _named_rows(self, table: int, keys: Any) -> set[int]:
+        """Rows that a list of keys, or one key, names; keys without a row name none."""
+        keys = keys if isinstance(keys, list) else [keys]
+        rows = {key: row for row, key in enumerate(self.tables[table].values[self.tables[table].primary_key])}
+        return {rows[key] for key in keys if key is not None and key in rows}
+
+    @staticmethod
+    def _merged(seeds: list[Seed]) -> list[Seed]:
+        """One seed per moment, entity and split, with all rows that its labels name; none that names nothing."""
+        merged: dict[tuple[int, int, int], set[int]] = {}
+        for seed in seeds:
+            merged.setdefault((seed.time, seed.row, seed.split), set()).update(seed.label)
+        return [Seed(row, time, split, sorted(rows)) for (time, row, split), rows in merged.items() if rows]
 
     def _labels(self, description: Mapping[str, Any]) -> pa.Table:
         if "table" in description:
@@ -565,7 +585,8 @@ class _Walk:
                 self.meet(row, (parent_table, table.parents[slot][row.row]), key, can_go_on)
         if not can_go_on:
             return
-        if self.task.kind == "table" and options.history and row.table == self.task.anchor:
+        has_history = self.task.kind == "table" and options.history and self.task.named is None
+        if has_history and row.table == self.task.anchor:
             seeds, horizon = self.task.by_row.get(row.row, []), self.task.horizon
             if self.seed.time != END_OF_TIME:
                 times = {s: self.task.seeds[s].time for s in seeds}
@@ -655,7 +676,8 @@ class _Walk:
         if task.time_id is not None and (seed.time != END_OF_TIME or self.options.null_cells):
             self.write(local, task.time_id, "timestamp", None if seed.time == END_OF_TIME else seed.time)
         if local == 0:
-            self.write(local, task.target_id, task.stype, None, target=True)
+            stype = "identifier" if task.named is not None else task.stype
+            self.write(local, task.target_id, stype, None, target=True)
         else:
             self.write(local, task.target_id, task.stype, seed.label, task.scale)
 
@@ -674,7 +696,7 @@ class _Walk:
         links = [[(numbers[p], key) for p, key in row.parents if p in numbers] for row in visited]
         label, scale = self.seed.label, self.task.scale
         value, vocab = 0.0, -1
-        if label is None:
+        if label is None or self.task.named is not None:
             pass
         elif self.task.stype == "numerical":
             value = _z(label, scale)
@@ -691,6 +713,7 @@ class _Walk:
             "row_has_time": has_time,
             "row_parents": [[parent for parent, _ in row] for row in links],
             "row_parent_keys": [[key for _, key in row] for row in links],
+            **self.candidates(visited),
             "seed_task": self.task_id,
             "seed_index": self.index,
             "seed_row": self.seed.row,
@@ -705,6 +728,17 @@ class _Walk:
         self.mask(context)
         self.walk_probabilities(context)
         return context
+
+    def candidates(self, visited: list[Row]) -> dict[str, list[Any]]:
+        """Rows of the context that a link task chooses among, and those its label names."""
+        named = self.task.named
+        is_candidate = [named is not None and row.table == named for row in visited]
+        label = self.seed.label or []
+        return {
+            "row_is_candidate": is_candidate,
+            "row_is_target": [is_one and row.row in label for is_one, row in zip(is_candidate, visited, strict=True)],
+            "candidate_row": [row.row if is_one else -1 for is_one, row in zip(is_candidate, visited, strict=True)],
+        }
 
     # ---- what is asked of a context beside its target ----
 
@@ -847,7 +881,7 @@ class _Choice:
 
     def choose(self) -> list[int]:
         walk, options = self.walk, self.walk.options
-        if walk.task.kind == "cell" and walk.task.target_id in walk.task.removed:
+        if (walk.task.kind == "cell" and walk.task.target_id in walk.task.removed) or walk.task.named is not None:
             return []
         if options.example_choice == "similar":
             self.similar()
@@ -960,6 +994,8 @@ PADDING = {
     **dict.fromkeys(["target_cell", "target_vocab", "link_child", "link_parent", "link_key"], -1),
     **dict.fromkeys(["cell_value", "cell_calendar", "row_age", "row_walk", "target_value", "seed_time"], 0),
     **dict.fromkeys(["cell_is_null", "cell_is_target", "cell_is_masked", "row_has_time", "link_is_true"], False),
+    **dict.fromkeys(["row_is_candidate", "row_is_target"], False),
+    "candidate_row": -1,
     **dict.fromkeys(["cell_is_padding", "target_is_null", "seed_is_padding"], True),
 }
 
@@ -973,6 +1009,9 @@ def assert_context(
     assert set(batch) == set(PADDING)
     for name, padding in PADDING.items():
         found = batch[name][b]
+        if name in ("row_is_candidate", "row_is_target", "candidate_row") and found.size == 0:
+            assert not any(expected["row_is_candidate"] if expected else []), "a link task is sampled"
+            continue
         if name in ("cell_vocab", "target_vocab"):
             found = np.array([*same_text, -1], found.dtype)[found]  # -1, for none, stays
         wanted = np.full(found.shape, padding, found.dtype)

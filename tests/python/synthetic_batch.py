@@ -60,10 +60,12 @@ def synthetic_batch(
     walk_features: int = 0,
     num_links: int = 0,
     mask_rate: float = 0.0,
+    has_answers: bool = False,
 ) -> Batch:
     """A valid batch: task row -> customer -> orders -> shops."""
     rng = np.random.default_rng(rng_seed)
     sizes = {"B": batch_size, "S": seq_len, "R": max_rows, "P": 2, "7": 7, "W": walk_features, "L": num_links}
+    sizes["A"] = max_rows if has_answers else 0
     arrays = {}
     for name, (dtype, axes) in Batch.spec().items():
         shape = tuple(sizes[axis] for axis in axes)

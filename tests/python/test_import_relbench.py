@@ -41,7 +41,11 @@ def _folder(folder: Path) -> Path:
         "filled": base
         | {"kind": "autocomplete", "task_type": "multiclass_classification", "target_col": "kind"}
         | {"remove_columns": [["people", "kind"], ["sold", "n"]]},
-        "linked": {"kind": "forecast", "task_type": "recommendation"},
+        "linked": {"kind": "forecast", "task_type": "recommendation", "time_col": "at", "timedelta": "5 days"}
+        | {"src_entity_table": "people", "src_entity_col": "who", "dst_entity_table": "people", "eval_k": 2}
+        | {"dst_entity_col": "whom", "sql": "SELECT timestamp AS at, 1 AS who, [2, 3] AS whom FROM timestamps"},
+        "unsaid": {"kind": "forecast", "task_type": "recommendation", "src_entity_table": "people"},
+        "many": base | {"kind": "external", "task_type": "multilabel_classification"},
     }
     for name, task in tasks.items():
         (folder / "tasks" / name).mkdir(parents=True)
@@ -81,6 +85,19 @@ def test_version_3_with_tasks_of_every_kind(tmp_path: Path) -> None:
             "split": split,
             "remove_columns": [["sold", "n"]],
         },
+        "linked": {
+            "anchor_table": "people",
+            "anchor_key": "who",
+            "target_column": "whom",
+            "target_stype": "link",
+            "target_table": "people",
+            "top_k": 2,
+            "observation_time_column": "at",
+            "query": "SELECT timestamp AS at, 1 AS who, [2, 3] AS whom FROM timestamps",
+            "timedelta": "5 days",
+            "num_eval_timestamps": 1,
+            "split": split,
+        },
         "shipped": {
             "anchor_table": "people",
             "anchor_key": "who",
@@ -92,7 +109,10 @@ def test_version_3_with_tasks_of_every_kind(tmp_path: Path) -> None:
         },
     }
     assert pq.read_table(tmp_path / "out" / "labels" / "shipped.parquet")["split"].to_pylist() == ["train", "val"]
-    assert done.warnings == ["task linked is not imported: recommendation predicts more than one value"]
+    assert done.warnings == [
+        "task many is not imported: multilabel_classification predicts more than one value",
+        "task unsaid is not imported: its manifest does not say `src_entity_col`, `dst_entity_table`, `dst_entity_col`",
+    ]
 
 
 def test_version_3_goes_the_whole_road(tmp_path: Path) -> None:
@@ -101,10 +121,12 @@ def test_version_3_goes_the_whole_road(tmp_path: Path) -> None:
     _import(_folder(tmp_path / "in"), tmp_path / "out")
     path = tmp_path / "out" / "metadata.json"
     metadata = json.loads(path.read_text())
-    metadata["tasks"] = {"shipped": metadata["tasks"]["shipped"]}
+    metadata["tasks"] = {name: metadata["tasks"][name] for name in ("shipped", "linked")}
     path.write_text(json.dumps(metadata))
     outcome = preprocess(tmp_path / "out", tmp_path / "db")
-    assert dict(outcome.manifest.tasks[0].splits) == {"train": 1, "val": 1, "test": 0}
+    shipped, linked = outcome.manifest.tasks
+    assert dict(shipped.splits) == {"train": 1, "val": 1, "test": 0}
+    assert (linked.target_stype, linked.top_k, linked.preview["val"]["mean_links"]) == ("link", 2, 2.0)
 
 
 def test_a_part_of_the_tables_has_no_tasks(tmp_path: Path) -> None:
@@ -162,6 +184,30 @@ def test_version_2_says_its_keys_in_its_files(tmp_path: Path) -> None:
     assert any("does not say how long a label looks ahead" in warning for warning in done.warnings)
 
 
+def test_version_2_with_lists_predicts_links(tmp_path: Path) -> None:
+    folder = tmp_path / "rel-z"
+    (folder / "db").mkdir(parents=True)
+    (folder / "tasks" / "likes").mkdir(parents=True)
+    days = pa.array([0, 1, 2], pa.timestamp("us"))
+    for name in ("people", "things"):
+        table = _with_keys(pa.table({"id": [1, 2, 3], "x": [1.5, 2.5, None]}), {}, "id", None)
+        pq.write_table(table, folder / "db" / f"{name}.parquet")
+    labels = pa.table({"day": days, "person": [1, 2, 3], "thing": [[1], [1, 2], []]})
+    for split in ("train", "val"):
+        written = _with_keys(labels, {"person": "people", "thing": "things"}, None, "day")
+        pq.write_table(written, folder / "tasks" / "likes" / f"{split}.parquet")
+    done = _import(folder, tmp_path / "out")
+    assert done.draft.metadata["tasks"]["likes"] == {
+        "table": "labels/likes.parquet",
+        "anchor_table": "people",
+        "anchor_key": "person",
+        "target_column": "thing",
+        "target_stype": "link",
+        "target_table": "things",
+        "observation_time_column": "day",
+    }
+
+
 def test_by_name_asks_for_the_package(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "relbench", None)
     with pytest.raises(ValueError, match=r"pip install 'relbench>=3'"):
@@ -176,3 +222,31 @@ def test_by_name_takes_the_folder_of_the_package(tmp_path: Path, monkeypatch: An
     monkeypatch.setitem(sys.modules, "relbench", package)
     done = _import("relbench:rel-x", tmp_path / "out", tables=["people"], with_tasks=False)
     assert list(done.draft.metadata["tables"]) == ["people"]
+
+
+def test_by_name_takes_tasks_that_are_hosted_elsewhere(tmp_path: Path, monkeypatch: Any) -> None:
+    import types
+
+    folder = _folder(tmp_path / "cache")
+    elsewhere = tmp_path / "elsewhere" / "moved"
+    elsewhere.parent.mkdir()
+    (folder / "tasks" / "linked").rename(elsewhere)
+    hub = types.SimpleNamespace(
+        list_task_names=lambda name: ["asked", "moved"] if name == "cache" else [],
+        find_task_dir=lambda name, task: {"moved": elsewhere}[task],
+    )
+    package = types.SimpleNamespace(load_dataset=lambda _: types.SimpleNamespace(dataset_dir=str(folder)), hf=hub)
+    monkeypatch.setitem(sys.modules, "relbench", package)
+    assert _import("relbench:rel-x", tmp_path / "out").draft.metadata["tasks"]["moved"]["target_stype"] == "link"
+
+
+def test_by_name_says_what_to_do_without_a_network(tmp_path: Path, monkeypatch: Any) -> None:
+    import types
+
+    def load_dataset(name: str) -> None:
+        raise OSError("Name or service not known\nplease check your connection")
+
+    monkeypatch.setitem(sys.modules, "relbench", types.SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(ValueError, match=r"check the name and the network, or give the folder of a data set") as caught:
+        _import("relbench:rel-x", tmp_path / "out")
+    assert "not known please check" in str(caught.value)

@@ -311,16 +311,61 @@ def test_a_condition_on_columns_hides_them(shop: Any) -> None:
     assert dict(zip(labels["id"].to_pylist(), labels["label"].to_pylist(), strict=True)) == asked
 
 
-def test_a_list_is_shown_and_cannot_be_kept(shop: Any) -> None:
-    folder, description, _ = shop
-    text = "PREDICT LIST_DISTINCT(items.product, 0, 20, days) RANK TOP 2 FOR EACH customers.id"
+def _end_of_window(task: dict[str, Any], label: dict[str, Any]) -> datetime:
+    """Of 20 days; labels of training and validation see no row after the first moment of test."""
+    end = label["moment"] + timedelta(days=20)
+    return end if label["split"] == "test" else min(end, datetime.fromisoformat(task["split"]["test"]))
+
+
+def test_a_list_of_keys_is_a_link_task(shop: Any) -> None:
+    folder, description, rows = shop
+    text = "PREDICT LIST_DISTINCT(orders.referrer_id, 0, 20, days) RANK TOP 2 FOR EACH customers.id"
     with pytest.raises(QueryError, match="VIA"):
         compile_query(text, description)
-    text = text.replace("items.product", "items.product VIA orders.customer_id")
+    compiled = compile_query(text.replace("referrer_id,", "referrer_id VIA orders.customer_id,"), description)
+    found = preview(compiled, description, folder, Schedule(every="5 days"))
+    wanted = {"target_stype": "link", "target_table": "customers", "top_k": 2, "timedelta": "20 days"}
+    assert {name: found.task[name] for name in wanted} == wanted
+    task, labels = past_labels(compiled, description, folder, Schedule(every="5 days"))
+    for label in labels.to_pylist():
+        until = _end_of_window(task, label)
+        named = {
+            row["referrer_id"]
+            for row in rows["orders"]
+            if row["customer_id"] == label["id"] and row["ts"] is not None and label["moment"] < row["ts"] <= until
+        }
+        assert label["label"] == sorted(named - {None}), label
+    assert found.splits["train"].statistics["distinct"] <= 12
+
+
+def test_a_list_may_be_of_rows_that_the_rows_lead_to(shop: Any) -> None:
+    folder, description, rows = shop
+    # items have no customer_id; their orders do
+    text = "PREDICT LIST_DISTINCT(items.customer_id VIA orders.referrer_id, 0, 20, days) FOR EACH customers.id"
     compiled = compile_query(text, description)
-    assert compiled.is_list
-    assert compiled.query.top == 2
-    assert preview(compiled, description, folder, Schedule(every="5 days")).splits["train"].statistics["longest"] <= 3
+    assert compiled.task["target_table"] == "customers"
+    task, labels = past_labels(compiled, description, folder, Schedule(every="5 days"))
+    ordered = {row["order_id"] for row in rows["items"]}
+    for label in labels.to_pylist():
+        until = _end_of_window(task, label)
+        named = {
+            row["customer_id"]
+            for row in rows["orders"]
+            if row["id"] in ordered
+            and row["referrer_id"] == label["id"]
+            and row["ts"] is not None
+            and label["moment"] < row["ts"] <= until
+        }
+        assert label["label"] == sorted(named - {None}), label
+    assert labels.num_rows > 5
+
+
+def test_a_list_of_other_values_is_refused(shop: Any) -> None:
+    text = "PREDICT LIST_DISTINCT(items.product VIA orders.customer_id, 0, 20, days) FOR EACH customers.id"
+    with pytest.raises(QueryError, match=r"`items.product` names no rows: a list of keys can be predicted"):
+        compile_query(text, shop[1])
+    with pytest.raises(QueryError, match=r"neither `orders` nor the rows it leads to have a column `prodct`"):
+        compile_query(text.replace("items.product", "orders.prodct"), shop[1])
 
 
 def test_a_look_ahead_in_where_is_warned_about(shop: Any) -> None:

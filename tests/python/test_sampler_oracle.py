@@ -227,12 +227,12 @@ def _add_task(draw: st.DrawFn, name: str, files: dict[str, pa.Table], metadata: 
 
 
 def _add_labels(draw: st.DrawFn, name: str, files: dict[str, pa.Table], described: dict[str, Any]) -> None:
-    stype = draw(st.sampled_from(["numerical", "timestamp", "boolean", "categorical", "text"]))
+    stype = draw(st.sampled_from(["numerical", "timestamp", "boolean", "categorical", "text", "link", "link"]))
     keys = files[described["anchor_table"]]["id"].to_pylist()
     size = draw(st.integers(1, 24))
     labels: dict[str, pa.Array] = {
         "id": pa.array(draw(st.lists(st.sampled_from(keys), min_size=size, max_size=size))),
-        "answer": pa.array(draw(st.lists(st.none() | _cells[stype], min_size=size, max_size=size)), _TYPES[stype]),
+        "answer": _answers(draw, stype, size, files, described),
     }
     if draw(st.booleans()):
         times = draw(st.lists(_moments, min_size=size, max_size=size))
@@ -244,6 +244,20 @@ def _add_labels(draw: st.DrawFn, name: str, files: dict[str, pa.Table], describe
     files[f"{name}.labels"] = pa.table(labels)
     described |= {"table": f"{name}.labels.parquet", "anchor_key": "id"}
     described |= {"target_column": "answer", "target_stype": stype}
+
+
+def _answers(draw: st.DrawFn, stype: str, size: int, files: dict[str, pa.Table], described: dict[str, Any]) -> pa.Array:
+    if stype != "link":
+        return pa.array(draw(st.lists(st.none() | _cells[stype], min_size=size, max_size=size)), _TYPES[stype])
+    target = draw(st.sampled_from([name for name in files if not name.endswith(".labels")]))
+    described |= {"target_table": target, "top_k": draw(st.integers(1, 5))}
+    keys, kind = files[target]["id"].to_pylist(), files[target].schema.field("id").type
+    key = st.none() | st.sampled_from([*keys, "gone" if pa.types.is_string(kind) else 100])
+    if draw(st.booleans()):
+        # one key a label; the first names a row, as a task whose labels name none is refused
+        return pa.array([keys[0], *draw(st.lists(key, min_size=size - 1, max_size=size - 1))], kind)
+    lists = draw(st.lists(st.none() | st.lists(key, max_size=4), min_size=size - 1, max_size=size - 1))
+    return pa.array([[keys[-1]], *lists], draw(st.sampled_from([pa.list_, pa.large_list]))(kind))
 
 
 _options = st.fixed_dictionaries(

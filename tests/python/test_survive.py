@@ -34,6 +34,34 @@ def test_kills_at_any_moment_leave_the_losses_as_they_were(tmp_path):
     assert {path.name for path in (run / "plots").iterdir()} >= {"loss.svg", "validation.svg", "learning_rate.svg"}
     assert list((run / "tensorboard").iterdir())
     _check_full_disk(tmp_path / "here")
+    _check_preflight(tmp_path / "here", run)
+
+
+def _check_preflight(folder: Path, run: Path) -> None:
+    """All is well with a new run, an old one is said to be there, and a fault is found before a step is compiled."""
+
+    def preflight(*keys: str) -> tuple[int, dict[str, dict[str, str]]]:
+        code = "from tributary.cli import main; main()"
+        words = ["preflight", str(folder / "config.yaml"), "--json", *(word for key in keys for word in ("--set", key))]
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+
+    code, checks = preflight(f"run.dir={run.parent}", f"run.name={run.name}", "train.steps=30", "train.eval_every=10")
+    assert code == 0, checks
+    assert "holds a run at step 30 of 30" in checks["resumption"]["found"]
+    names = ("packages", "task buys", "disk", "batches", "memory", "loss", "gradients", "pace")
+    assert {name: checks[name]["status"] for name in names} == dict.fromkeys(names, "ok")
+    assert "verified" in checks["database shop"]["found"]
+
+    code, checks = preflight(f"run.dir={run.parent}", f"run.name={run.name}")
+    assert code == 1
+    assert "`train.steps`: 30 in the checkpoint, 400 now" in checks["resumption"]["found"]
+    code, checks = preflight("train.stepz=3")
+    assert (code, list(checks)) == (1, ["configuration"])
+    code, checks = preflight("data.tasks=[sells]")
+    assert code == 1
+    assert "has no task `sells`" in checks["databases"]["found"]
 
 
 def _check_full_disk(folder: Path) -> None:

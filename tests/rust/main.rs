@@ -7,6 +7,7 @@ mod encode;
 mod examples;
 mod inspect;
 mod labels;
+mod links;
 mod pretraining;
 mod sampler;
 mod schema;

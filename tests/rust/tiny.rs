@@ -249,6 +249,8 @@ fn describe_task(tables: &[TableManifest], idx: usize, task: &Task, columns: &mu
         anchor_key: is_table.then(|| "entity".into()),
         target_column: target.name.clone(),
         target_stype: target.stype,
+        target_table: None,
+        top_k: None,
         observation_time_column: is_table.then(|| "at".into()),
         horizon_us: task.horizon,
         remove_columns: task.removed.iter().map(|&id| ColumnId(id)).collect(),

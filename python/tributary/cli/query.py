@@ -65,8 +65,6 @@ def query(
     for warning in found.warnings:
         print_warning(warning)
     if save is not None:
-        if compiled.is_list:
-            raise ValueError("a task answers with one value; a LIST_DISTINCT query cannot be kept as one")
         save_task(path, save, found.task, replace=replace)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
@@ -84,6 +82,8 @@ def _show(console: "Console", found: "Preview", with_sql: bool) -> None:
 
     task = found.task
     asked = f"for each row of {task['anchor_table']}"
+    if task["target_stype"] == "link":
+        asked = f"to rows of {task['target_table']} {asked}"
     horizon = f", known {task['timedelta']} after the moment" if "timedelta" in task else ""
     console.print(f"{task['target_stype']} {asked}{horizon}", markup=False)
     if with_sql:

@@ -112,6 +112,8 @@ def labels_text(found: Mapping[str, Any]) -> str:
     if "quantiles_us" in found:
         first, median, last = (moment(found["quantiles_us"][place]) for place in (0, 3, 6))
         return f"{first} to {last}, median {median}"
+    if "mean_links" in found:
+        return f"{found['mean_links']:.3g} rows on average, {found['num_targets']:,} distinct"
     if "num_classes" in found:
         top = [f"{each['value'][:40]} {100 * each['count'] / found['rows']:.0f}%" for each in found["classes"][:3]]
         return f"{found['num_classes']:,} distinct: {', '.join(top)}"

@@ -91,7 +91,7 @@ class TrainingWatcher:
         if report.loss == report.loss:
             self._loss = 0.9 * self._loss + 0.1 * report.loss if self._loss == self._loss else report.loss
         text = (
-            f"loss {self._loss:.4f}, {report.examples_per_s:,.0f} examples/s, "
+            f"loss {self._loss:.4f}, {_rate(report.examples_per_s)} examples/s, "
             f"{report.input_wait:.0%} waiting for input, {report.utilisation:.0%} of peak FLOP/s, "
             f"{_memory()}, {_duration(report.remaining_s)} left"
         )
@@ -100,6 +100,10 @@ class TrainingWatcher:
         if not self._console.is_terminal and is_due:
             self._last_line_s = report.elapsed_s
             self._console.print(f"step {report.step} of {report.num_steps}: {text}", markup=False, soft_wrap=True)
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
 
 
 def _memory() -> str:

@@ -43,7 +43,8 @@ def open_source(
     if text.startswith("relbench:"):
         from tributary.importing.relbench import RelbenchSource, find_by_name
 
-        return RelbenchSource(find_by_name(text.removeprefix("relbench:")), tables)
+        folder, more_tasks = find_by_name(text.removeprefix("relbench:"))
+        return RelbenchSource(folder, tables, more_tasks)
     if scheme and scheme[1].lower() not in ("sqlite", "duckdb"):
         known = ", ".join(f"{each}://" for each in (*_SERVERS, "sqlite", "duckdb"))
         raise ValueError(f"{scheme[1]}://: expected {known}, a folder or a file")

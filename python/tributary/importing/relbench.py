@@ -24,7 +24,14 @@ _STYPES = {
     "binary_classification": "boolean",
     "regression": "numerical",
     "multiclass_classification": "categorical",
+    "recommendation": "link",
+    "link_prediction": "link",
 }
+_NEEDED = {
+    True: ("src_entity_table", "src_entity_col", "dst_entity_table", "dst_entity_col"),
+    False: ("entity_table", "target_col"),
+}
+"""What the manifest of a task has to say, by whether it predicts links."""
 _SPLITS = ("train", "val", "test")
 _SETTLED = frozenset({"primary_key", "foreign_keys", "temporal_column"})
 
@@ -44,22 +51,32 @@ def _has_keys(file: Path) -> bool:
         return False
 
 
-def find_by_name(name: str) -> Path:
-    """The folder of a data set that the package `relbench` (3) finds or downloads.
+def find_by_name(name: str) -> tuple[Path, tuple[Path, ...]]:
+    """The folder of a data set that the package `relbench` (3) finds or downloads, and tasks that lie elsewhere.
 
     Raises:
-        ValueError: the package is not installed, or does not know the name.
+        ValueError: the package is not installed, or it neither has nor can download the data set.
     """
+    other_way = "or give the folder of a data set that is on this machine already"
     try:
         import relbench
     except ModuleNotFoundError:
-        raise ValueError(f"relbench:{name} needs the package: pip install 'relbench>=3'") from None
+        raise ValueError(f"relbench:{name} needs the package: pip install 'relbench>=3', {other_way}") from None
     if not hasattr(relbench, "load_dataset"):
-        raise ValueError(f"relbench:{name} needs version 3 of the package: pip install 'relbench>=3'")
+        raise ValueError(f"relbench:{name} needs version 3 of the package: pip install 'relbench>=3', {other_way}")
     try:
-        return Path(relbench.load_dataset(name).dataset_dir)
+        folder = Path(relbench.load_dataset(name).dataset_dir)
+        own = {path.parent.name for path in folder.glob("tasks/*/manifest.yaml")}
+        hub: Any = getattr(relbench, "hf", None)
+        hosted = [] if hub is None else hub.list_task_names(folder.name)
+        found = [hub.find_task_dir(folder.name, task) for task in hosted if task not in own]
     except Exception as error:  # whatever the package and its downloads raise
-        raise ValueError(f"relbench:{name}: {str(error).strip() or type(error).__name__}") from error
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(
+            f"relbench:{name}: the package found no such data set and could not download it; check the name and the"
+            f" network, {other_way} ({' '.join(said.split())})"
+        ) from error
+    return folder, tuple(path for path in found if path is not None)
 
 
 class RelbenchSource:
@@ -68,12 +85,13 @@ class RelbenchSource:
     Args:
         folder: of version 3 or 2.
         wanted: tables to import; none: all, with the tasks.
+        more_tasks: folders of tasks that lie elsewhere.
 
     Raises:
         ValueError: a manifest says what is not so.
     """
 
-    def __init__(self, folder: Path, wanted: tuple[str, ...] = ()):
+    def __init__(self, folder: Path, wanted: tuple[str, ...] = (), more_tasks: tuple[Path, ...] = ()):
         self.name = folder.resolve().name
         self.findings = Findings()
         self._folder = folder
@@ -84,7 +102,7 @@ class RelbenchSource:
             self.findings.declared[table] = self._declared(table, tables[table][0], file, tables)
         if set(self._files) == set(tables):
             self.findings.tasks = {}
-            self._add_tasks(_yaml(manifest) if manifest.is_file() else {})
+            self._add_tasks(_yaml(manifest) if manifest.is_file() else {}, more_tasks)
         else:
             self.findings.warnings.append("tasks are imported with all tables alone; --table left some out")
         self._connection = connect()
@@ -137,9 +155,9 @@ class RelbenchSource:
                 raise ValueError(f"{file}: `{column}` is said to name rows of `{parent}`, which has no primary key")
         return DeclaredTable(said.get("pkey"), links, said.get("time_col"), settled=_SETTLED)
 
-    def _add_tasks(self, manifest: Mapping[str, Any]) -> None:
-        folders = sorted(path for path in self._folder.glob("tasks/*") if path.is_dir())
-        for folder in folders:
+    def _add_tasks(self, manifest: Mapping[str, Any], more: tuple[Path, ...]) -> None:
+        own = [path for path in self._folder.glob("tasks/*") if path.is_dir()]
+        for folder in sorted([*own, *more], key=lambda path: path.name):
             path = folder / "manifest.yaml"
             made = self._task(_yaml(path), manifest, folder) if path.is_file() else self._own_task(folder)
             if isinstance(made, str):
@@ -152,12 +170,17 @@ class RelbenchSource:
         stype = _STYPES.get(said["task_type"])
         if stype is None:
             return f"{said['task_type']} predicts more than one value"
+        missing = [name for name in _NEEDED[stype == "link"] if said.get(name) is None]
+        if missing:
+            return f"its manifest does not say {', '.join(f'`{name}`' for name in missing)}"
         split = {"val": str(manifest["val_timestamp"]), "test": str(manifest["test_timestamp"])}
-        task: dict[str, Any] = {
-            "anchor_table": said["entity_table"],
-            "target_column": said["target_col"],
-            "target_stype": stype,
-        }
+        task: dict[str, Any]
+        if stype == "link":
+            task = {"anchor_table": said["src_entity_table"], "target_column": said["dst_entity_col"]}
+            task |= {"target_stype": stype, "target_table": said["dst_entity_table"]}
+            task |= {"top_k": said["eval_k"]} if said.get("eval_k") else {}
+        else:
+            task = {"anchor_table": said["entity_table"], "target_column": said["target_col"], "target_stype": stype}
         if said.get("remove_columns"):
             task["remove_columns"] = [list(place) for place in said["remove_columns"]]
         if said["kind"] == "autocomplete":
@@ -166,7 +189,8 @@ class RelbenchSource:
             ]
             stype = self._cell_stype(said["entity_table"], said["target_col"], stype)
             return {**task, "target_stype": stype, "split": split, **({"remove_columns": hidden} if hidden else {})}
-        task |= {"anchor_key": said["entity_col"], "observation_time_column": said["time_col"]}
+        task |= {"anchor_key": said["src_entity_col" if stype == "link" else "entity_col"]}
+        task |= {"observation_time_column": said["time_col"]} if said.get("time_col") else {}
         if said.get("sql"):
             task |= {"query": said["sql"], "timedelta": said["timedelta"], "split": split}
             return {**task, "num_eval_timestamps": said.get("num_eval_timestamps", 1)}
@@ -190,16 +214,22 @@ class RelbenchSource:
         keys, _, time = _own_keys(first)
         schema = pq.read_schema(first)
         others = [name for name in schema.names if name not in keys and name != time and not name.startswith("__")]
-        if len(keys) != 1 or len(others) != 1:
+        lists = [name for name in keys if pa.types.is_list(schema.field(name).type)]
+        if len(keys) == 2 and len(lists) == 1 and not others:
+            others = lists
+        if len(keys) - len(lists) != 1 or len(others) != 1:
             return f"its labels have {len(keys)} entities and {len(others)} targets, expected one of each"
-        column, anchor = next(iter(keys.items()))
+        column, anchor = next((name, table) for name, table in keys.items() if name not in lists)
         task: dict[str, Any] = {
             "table": self._labels(folder),
             "anchor_table": anchor,
             "anchor_key": column,
             "target_column": others[0],
-            "target_stype": _stype_of(folder, others[0]),
         }
+        if lists:
+            task |= {"target_stype": "link", "target_table": keys[lists[0]]}
+        else:
+            task["target_stype"] = _stype_of(folder, others[0])
         self.findings.warnings.append(
             f"task {folder.name}: version 2 does not say how long a label looks ahead; add `horizon`, or past labels"
             " stay hidden"

@@ -58,6 +58,10 @@ class TaskManifest:
     anchor_table: int
     target_column: str
     target_stype: str
+    """`link` where the answer is a list of rows of `target_table`."""
+    target_table: int | None
+    top_k: int | None
+    """Rows that an answer names (link task)."""
     observation_time_column: str | None
     horizon_us: int | None
     num_seeds: int
@@ -69,7 +73,8 @@ class TaskManifest:
     classes: tuple[int, ...]
     preview: Mapping[str, Mapping[str, Any]]
     """What the labels look like, by split: `rows`, `nulls`, `min_time_us`, `max_time_us`, and as the stype has them
-    `base_rate`, `mean`, `std`, `quantiles` (0, .05, .25, .5, .75, .95, 1), `quantiles_us`, `num_classes`, `classes`."""
+    `base_rate`, `mean`, `std`, `quantiles` (0, .05, .25, .5, .75, .95, 1), `quantiles_us`, `num_classes`, `classes`,
+    `mean_links`, `num_targets`."""
     warnings: tuple[str, ...]
 
 
@@ -146,6 +151,8 @@ def _task(raw: Mapping[str, Any]) -> TaskManifest:
         anchor_table=raw["anchor_table"],
         target_column=raw["target_column"],
         target_stype=raw["target_stype"],
+        target_table=raw.get("target_table"),
+        top_k=raw.get("top_k"),
         observation_time_column=raw["observation_time_column"],
         horizon_us=raw["horizon_us"],
         num_seeds=raw["num_seeds"],

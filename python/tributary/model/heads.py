@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tributary.batch import Array, Batch
+from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.model.encoders import NUM_CALENDAR_FEATURES
 from tributary.model.norm import RMSNorm
 
@@ -44,10 +44,13 @@ class Outputs:
     """[B, Q, 14] sines, then cosines, of the seven cycles of a timestamp; None where the model has no such head."""
     link: Array | None = None
     """[B, L] log-odds that a link between two rows is true; None where the model has no link head."""
+    candidates: Array | None = None
+    """[B, A] log-odds that a row answers the seed's link task; None where the model has no link head."""
 
     def of_cells(self, part: slice) -> Outputs:
-        """The predictions for some of the `Q` cells, without those for links."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "link"}
+        """The predictions for some of the `Q` cells, without those for rows."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("link", "candidates")]
+        fields = {name: getattr(self, name) for name in names}
         return Outputs(**{name: None if value is None else value[:, part] for name, value in fields.items()})
 
 
@@ -135,14 +138,54 @@ class LinkHead(nnx.Module):
         """
         rows = self.norm(rows)
 
-        def pick(positions: Array, kernel: nnx.Param[Array]) -> Array:
+        def pick(positions: Array) -> Array:
             place = jax.nn.one_hot(positions.astype(jnp.int32), rows.shape[1], dtype=rows.dtype)
-            return jnp.einsum("blr,brd,dk->blk", place, rows, kernel[...].astype(self.dtype))
+            return jnp.einsum("blr,brd->bld", place, rows)
 
         keys = jnp.take(foreign_key_vectors, jnp.maximum(batch.link_key.astype(jnp.int32), 0), axis=0)
+        return self._score(pick(batch.link_child), pick(batch.link_parent), keys)
+
+    def rank(self, seeds: Array, rows: Array, key_vectors: Array) -> Array:
+        """Log-odds that rows answer a link task: its seed is the child, its target column the key.
+
+        Args:
+            seeds: [B, D] state of every seed's target cell.
+            rows: [B, R, D] state of every row.
+            key_vectors: [B, E] embeddings of the target columns.
+
+        Returns:
+            float32 [B, R]; of no meaning where a row is no candidate.
+        """
+        return self._score(self.norm(seeds)[:, None], self.norm(rows), key_vectors[:, None])
+
+    def _score(self, child: Array, parent: Array, keys: Array) -> Array:
+        """Float32 [B, L] of normalised states [B, L, D] and keys [B, L, E]; an axis L of 1 is repeated."""
+        child = jnp.einsum("bld,dk->blk", child, self.child_kernel[...].astype(self.dtype))
+        parent = jnp.einsum("bld,dk->blk", parent, self.parent_kernel[...].astype(self.dtype))
         keys = keys.astype(self.dtype)
         diagonal = 1.0 + jnp.einsum("ble,ed->bld", keys, self.key_kernel[...].astype(self.dtype))
-        child, parent = pick(batch.link_child, self.child_kernel), pick(batch.link_parent, self.parent_kernel)
-        score = jnp.sum((child * diagonal * parent).astype(jnp.float32), axis=-1) * rows.shape[-1] ** -0.5
+        score = jnp.sum((child * diagonal * parent).astype(jnp.float32), axis=-1) * child.shape[-1] ** -0.5
         bias = jnp.einsum("ble,en->bln", keys, self.key_bias[...].astype(self.dtype))[..., 0]
         return score + bias.astype(jnp.float32)
+
+
+def judge_rows(
+    head: LinkHead, outputs: Outputs, x: Array, rows: Array, batch: Batch, arrays: DatabaseArrays
+) -> Outputs:
+    """The outputs with what the link head says of pairs of rows, and of the candidates of link tasks where there are.
+
+    Args:
+        head: it.
+        outputs: what was said of cells.
+        x: [B, Q, D] tokens of the predicted cells, the target's first.
+        rows: [B, R, D] states of the rows.
+        batch: device fields.
+        arrays: embeddings of the database.
+    """
+    link = head(rows, batch, arrays.foreign_key_vectors)
+    if batch.row_is_candidate.shape[1] == 0:
+        return dataclasses.replace(outputs, link=link)
+    target = jnp.maximum(batch.target_cell, 0)[:, None]
+    column = jnp.maximum(jnp.take_along_axis(batch.cell_column, target, axis=1)[:, 0], 0)
+    candidates = head.rank(x[:, 0], rows, jnp.take(arrays.column_vectors, column, axis=0))
+    return dataclasses.replace(outputs, link=link, candidates=candidates)

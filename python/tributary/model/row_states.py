@@ -17,7 +17,7 @@ from tributary.batch import Array, Batch, DatabaseArrays
 from tributary.config import ModelConfig
 from tributary.model import encoders
 from tributary.model.block import BlockSizes, GatedMLP
-from tributary.model.heads import Heads, Outputs
+from tributary.model.heads import Heads, Outputs, judge_rows
 from tributary.model.norm import RMSNorm
 
 # --- Sums over lists ---------------------------------------------------------------------------------------------
@@ -230,4 +230,4 @@ def answer(heads: Heads, x: Array, states: Array, batch: Batch, arrays: Database
     outputs = heads(x, vectors, jnp.take(arrays.column_offset, column, axis=0))
     if heads.link_head is None:
         return outputs
-    return dataclasses.replace(outputs, link=heads.link_head(states, batch, arrays.foreign_key_vectors))
+    return judge_rows(heads.link_head, outputs, x, states, batch, arrays)

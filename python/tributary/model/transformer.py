@@ -9,7 +9,6 @@ Source: Relational Transformer, arXiv 2510.06377. We differ in the cell encoder 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 from typing import Any
@@ -23,7 +22,7 @@ from tributary.config import ModelConfig
 from tributary.model import encoders
 from tributary.model.attention import Relations, attention_function, prepared
 from tributary.model.block import BlockSizes, RelationalBlock, Surroundings
-from tributary.model.heads import Heads, Outputs
+from tributary.model.heads import Heads, Outputs, judge_rows
 from tributary.model.positional import row_positions
 from tributary.model.rows import cells_of_rows, rows_of_cells
 
@@ -81,8 +80,7 @@ class RelationalTransformer(nnx.Module):
         outputs = self.heads(picked, vectors, jnp.take(arrays.column_offset, column, axis=0))
         if self.heads.link_head is None:
             return outputs
-        link = self.heads.link_head(rows_of_cells(x, batch), batch, arrays.foreign_key_vectors)
-        return dataclasses.replace(outputs, link=link)
+        return judge_rows(self.heads.link_head, outputs, picked, rows_of_cells(x, batch), batch, arrays)
 
     def states(
         self, batch: Batch, arrays: DatabaseArrays, cells: Array, is_masked: Array | None = None

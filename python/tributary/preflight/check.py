@@ -29,8 +29,10 @@ def judged(name: str, found: str, *, fail: str = "", warn: str = "") -> Check:
 
 def size_text(num_bytes: float) -> str:
     """Bytes in the unit a person would use."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.3g} {unit}"
+    if num_bytes < 1024:
+        return f"{num_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB"):
         num_bytes /= 1024
-    return f"{num_bytes:,.1f} GiB"
+        if num_bytes < 1024:
+            return f"{num_bytes:.1f} {unit}"
+    return f"{num_bytes / 1024:,.1f} GiB"

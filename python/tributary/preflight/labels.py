@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tributary.config import RunConfig
+from tributary.data import NUM_PROBES, Sampler, sampler_options
 from tributary.databases import TEST, TRAIN, VAL, Source
+from tributary.links import LITTLE_RECALL, LinkTask, is_link, recall_of_context
 from tributary.preflight.check import Check, judged, size_text
 from tributary.preparation import Material
 
@@ -58,7 +60,7 @@ def _check_task(config: RunConfig, source: Source, task: Mapping[str, Any]) -> C
     if not counts["train"]:
         return Check(name, "fail", found, "no training seeds: change the task's split or query in metadata.json")
     has_label = {code: (seeds["split"] == code) & ~seeds["is_null"] for code in (TRAIN, VAL)}
-    told, fail, warn = _labels(config, task, seeds, has_label)
+    told, fail, warn = _lists(source, task) if is_link(task) else _labels(config, task, seeds, has_label)
     found = f"{found} ({task['target_stype']}); {told}"
     if not fail and not counts["val"]:
         warn = warn or "no validation seeds: the last step is taken for the best; give the task a val split"
@@ -68,6 +70,20 @@ def _check_task(config: RunConfig, source: Source, task: Mapping[str, Any]) -> C
     if not fail and not warn and counts["train"] < config.train.batch_size:
         warn = f"fewer training seeds than train.batch_size = {config.train.batch_size}: every batch repeats them"
     return judged(name, found, fail=fail, warn=warn)
+
+
+def _lists(source: Source, task: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What the labels of a link task name, and how much of it the contexts hold, as `_labels`."""
+    loaded = LinkTask.load(source.database, task["name"])
+    options = sampler_options(source.data) | {"threads": 0, "prefetch": 0}
+    with Sampler(source.database, [task["name"]], split="train", batch_size=32, **options) as sampler:
+        recall = recall_of_context((sampler.batch(step) for step in range(NUM_PROBES)), loaded)
+    named = f"{loaded.lengths.mean():.3g} rows of {loaded.table} on average"
+    told = f"{named}, of which the contexts hold {recall:.0%}"
+    if recall == 0.0:
+        return told, "no context holds a row that is named: raise data.max_hops, data.num_neighbors or data.seq_len", ""
+    warn = "the model ranks no other rows: raise data.num_neighbors, data.seq_len, or data.max_hops if it is set"
+    return told, "", warn if recall < LITTLE_RECALL else ""
 
 
 def _labels(

@@ -20,6 +20,8 @@ from tributary.preparation import Learner, Material, Start
 
 _NUM_BATCHES = 8
 """Batches that are drawn, from which every shape is taken once."""
+_NUM_NAMED = 5
+"""Parameters that are named at most."""
 _NUM_TIMED = 3
 """Steps of a shape that are timed, the first after compilation left out."""
 
@@ -120,10 +122,12 @@ def _check_gradients(state: Any) -> Check:
         found += f", {len(params) - len(owned)} are frozen"
     if not reached:
         return Check("gradients", "fail", found, "nothing learns: check train.freeze and the objective")
-    # Heads of stypes that neither tasks nor masked cells ask for stay as they are.
-    idle = [name for name in idle if not name.startswith("['heads']")]
-    warn = f"not reached in {_NUM_BATCHES} batches: {', '.join(idle[:5])}" + (", ..." if len(idle) > 5 else "")
-    return judged("gradients", found, warn=warn if idle else "")
+    if idle:
+        found += f"; not {', '.join(idle[:_NUM_NAMED])}" + (", ..." if len(idle) > _NUM_NAMED else "")
+    # Encoders and heads of stypes that the batches do not hold, or nobody asks for, stay as they are.
+    warn = "part of the model does not learn: check the objective and model.attentions"
+    has_idle_core = any(not name.startswith(("['encoder']", "['heads']")) for name in idle)
+    return judged("gradients", found, warn=warn if has_idle_core else "")
 
 
 def _check_pace(

@@ -27,8 +27,6 @@ class Compiled:
     """Tables over whose times the label's windows are laid, with their temporal columns."""
     horizon_us: int | None
     """Microseconds from the moment until the label is known; None: no moment is asked."""
-    is_list: bool
-    """The label is a list, which no task can have."""
     warnings: tuple[str, ...]
     """What the asker should know."""
 
@@ -64,16 +62,23 @@ def _with_moments(query: Query, names: Names) -> Compiled:
     columns = f"{statement.key} AS {quoted(query.entity.name)}, p.{MOMENT} AS {MOMENT}, {label} AS {LABEL}"
     task = _task(query, statement.text(columns, conditions), stype)
     horizon_us = max(ends)
+    if isinstance(query.target, Aggregate) and query.target.function == "LIST_DISTINCT":
+        task |= _links(query.target, query, names, statement)
     task |= {"observation_time_column": MOMENT, "timedelta": duration_text(horizon_us)}
-    return Compiled(
-        query,
-        task,
-        _population(query, names),
-        clocks,
-        horizon_us,
-        isinstance(query.target, Aggregate) and query.target.function == "LIST_DISTINCT",
-        _warnings(query),
-    )
+    return Compiled(query, task, _population(query, names), clocks, horizon_us, _warnings(query))
+
+
+def _links(target: Aggregate, query: Query, names: Names, statement: Statement) -> dict[str, Any]:
+    """What a task whose answer is a list of rows has in place of a stype."""
+    column = statement.aggregated(target)
+    table = names.named_table(column)
+    if table is None:
+        message = (
+            f"`{column}` names no rows: a list of keys can be predicted, of foreign keys or of a primary key; for other"
+            " values ask COUNT(...) > 0 of each"
+        )
+        raise QueryError(message, query.text, target.place)
+    return {"target_stype": "link", "target_table": table} | ({} if query.top is None else {"top_k": query.top})
 
 
 def _without_moments(query: Query, names: Names) -> Compiled:
@@ -83,7 +88,7 @@ def _without_moments(query: Query, names: Names) -> Compiled:
         message = "ASSUMING speaks of what happens in a window after the moment; this target has no window"
         raise QueryError(message, query.text, 0)
     if isinstance(query.target, Column) and query.where is None:
-        return Compiled(query, _cell(query, names, query.target), None, {}, None, False, ())
+        return Compiled(query, _cell(query, names, query.target), None, {}, None, ())
     label, stype = _label(query, statement)
     conditions = [f"{label} IS NOT NULL"]
     if query.where is not None:
@@ -92,7 +97,7 @@ def _without_moments(query: Query, names: Names) -> Compiled:
     hidden = {(value.table, value.name) for value in values_of(query.target) if isinstance(value, Column)}
     task = _task(query, statement.text(columns, conditions), stype)
     task |= {"horizon": "0 days", "remove_columns": [list(each) for each in sorted(hidden)]}
-    return Compiled(query, task, None, {}, None, False, ())
+    return Compiled(query, task, None, {}, None, ())
 
 
 def _cell(query: Query, names: Names, target: Column) -> dict[str, Any]:

@@ -61,6 +61,34 @@ class Names:
         stype: str = columns[column.name]["stype"]
         return stype
 
+    def holder(self, column: Column) -> Column:
+        """The column itself, or that of its name on the nearest row that the table's foreign keys lead to.
+
+        Raises:
+            QueryError: there is no such column, or several are equally near.
+        """
+        self.table(column.table, column.place)
+        tables, seen = [column.table], set[str]()
+        while tables:
+            found = sorted({table for table in tables if column.name in self._tables[table]["columns"]})
+            if len(found) > 1:
+                ways = ", ".join(f"{table}.{column.name}" for table in found)
+                raise QueryError(f"`{column}` may be {ways}; rename one of them", self._text, column.place)
+            if found:
+                return Column(found[0], column.name, column.place)
+            seen.update(tables)
+            tables = [link.parent for table in tables for link in self._links[table] if link.parent not in seen]
+        hint = _nearest(column.name, self._tables[column.table]["columns"])
+        message = f"neither `{column.table}` nor the rows it leads to have a column `{column.name}`; {hint}"
+        raise QueryError(message, self._text, column.place)
+
+    def named_table(self, column: Column) -> str | None:
+        """The table whose rows the values of a column name: by a foreign key, or as its primary key."""
+        described = self._tables[column.table]["columns"][column.name]
+        if described.get("foreign_key"):
+            return next(link.parent for link in self._links[column.table] if link.column == column.name)
+        return column.table if self.primary_key(column.table) == column.name else None
+
     def time_column(self, table: str) -> str | None:
         """The temporal column of a table, if it has one."""
         found: str | None = self._tables[table]["temporal_column"]

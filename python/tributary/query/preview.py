@@ -85,10 +85,9 @@ def preview(
     if not labels.num_rows:
         warnings.warn("no label was found: nobody is asked about, or nothing ever happens in the window")
     parts = _parts(labels)
-    stype = "list" if compiled.is_list else task["target_stype"]
     return Preview(
         task,
-        {name: _split_preview(part, stype) for name, part in parts.items()},
+        {name: _split_preview(part, task["target_stype"]) for name, part in parts.items()},
         _samples(labels),
         (*compiled.warnings, *warnings.texts),
     )
@@ -173,9 +172,9 @@ def _split_preview(labels: pa.Table, stype: str) -> SplitPreview:
 def _statistics(labels: pa.ChunkedArray, stype: str) -> dict[str, float]:
     if stype == "boolean":
         return {"base rate": pc.mean(labels.cast(pa.int8())).as_py()}
-    if stype == "list":
-        lengths = pc.list_value_length(labels)
-        return {"mean length": pc.mean(lengths).as_py(), "longest": float(pc.max(lengths).as_py())}
+    if stype == "link":
+        lengths, named = pc.list_value_length(labels), pc.count_distinct(pc.list_flatten(labels)).as_py()
+        return {"mean length": pc.mean(lengths).as_py(), "longest": float(pc.max(lengths).as_py()), "distinct": named}
     if stype == "numerical":
         numbers = labels.cast(pa.float64())
         quantiles = pc.quantile(numbers, [0.0, 0.1, 0.5, 0.9, 1.0]).to_pylist()

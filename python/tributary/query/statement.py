@@ -41,7 +41,7 @@ _FUNCTIONS = {
     "MAX": "max({0})",
     "FIRST": "arg_min({0}, ({1}, {0}))",
     "LAST": "arg_max({0}, ({1}, {0}))",
-    "LIST_DISTINCT": "list_sort(list(DISTINCT {0}))",
+    "LIST_DISTINCT": "list_sort(list(DISTINCT {0}) FILTER ({0} IS NOT NULL))",
 }
 _NUMERIC_FUNCTIONS = ("SUM", "AVG")
 
@@ -108,7 +108,7 @@ class Statement:
         if isinstance(value, Column):
             return self._names.stype(value)
         if value.function in ("MIN", "MAX", "FIRST", "LAST"):
-            return self._names.stype(_of(value))
+            return self._names.stype(self.aggregated(value))
         return "text" if value.function == "LIST_DISTINCT" else "numerical"
 
     def _population(self) -> str:
@@ -142,7 +142,7 @@ class Statement:
             conditions.append(f"({self._condition(aggregate.where, lambda value: self._inner(value, table, joins))})")
         entity_sql = f"{holder}.{quoted(path[-1].column)}"
         conditions.append(f"{entity_sql} IS NOT NULL")
-        made = f"{self._function(aggregate, time)} AS value"
+        made = f"{self._function(aggregate, time, joins)} AS value"
         source = f"FROM timestamps t CROSS JOIN {quoted(table)} {_ROW}{joins.text}"
         return (
             f"SELECT t.timestamp AS {MOMENT}, {entity_sql} AS entity, {made} {source}"
@@ -169,16 +169,22 @@ class Statement:
         )
         raise self._error(message, aggregate)
 
-    def _function(self, aggregate: Aggregate, time: str | None) -> str:
+    def aggregated(self, aggregate: Aggregate) -> Column:
+        """The column that an aggregate collects: of its rows, or of rows that their foreign keys lead to."""
+        assert aggregate.column is not None
+        return self._names.holder(Column(aggregate.table, aggregate.column, aggregate.place))
+
+    def _function(self, aggregate: Aggregate, time: str | None, joins: _Joins) -> str:
         if aggregate.column is None:
             return "count(*)"
-        stype = self._names.stype(_of(aggregate))
+        column_of = self.aggregated(aggregate)
+        stype = self._names.stype(column_of)
         if stype == "ignored":
-            raise self._error(f"`{_of(aggregate)}` is ignored by the description; give it another stype", aggregate)
+            raise self._error(f"`{column_of}` is ignored by the description; give it another stype", aggregate)
         if aggregate.function in _NUMERIC_FUNCTIONS and stype not in ("numerical", "boolean"):
-            message = f"{aggregate.function} needs numbers, `{_of(aggregate)}` is {stype}"
+            message = f"{aggregate.function} needs numbers, `{column_of}` is {stype}"
             raise self._error(message, aggregate)
-        column = f"{_ROW}.{quoted(aggregate.column)}"
+        column = self._column(column_of, aggregate.table, joins)
         if stype == "boolean" and aggregate.function in _NUMERIC_FUNCTIONS:
             column = f"{column}::INTEGER"
         return _FUNCTIONS[aggregate.function].format(column, time)
@@ -247,11 +253,6 @@ class _Joins:
                 self.text += f" LEFT JOIN {quoted(link.parent)} {joined} ON {condition}"
             alias = self._aliases[step]
         return alias
-
-
-def _of(aggregate: Aggregate) -> Column:
-    assert aggregate.column is not None
-    return Column(aggregate.table, aggregate.column, aggregate.place)
 
 
 def window_conditions(window: Window, time: str) -> list[str]:

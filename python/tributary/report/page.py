@@ -244,6 +244,8 @@ def _is_comparable(result: Mapping[str, Any]) -> bool:
 def _pictures(name: str, result: Mapping[str, Any], rows: pa.Table) -> tuple[list[str], list[str]]:
     """Plots of the rows behind a result: of all of them, and of groups of them."""
     stype = result["target_stype"]
+    if stype == "link":
+        return [], []  # lists are told by their metrics
     label = np.array(rows["label"].to_pylist())
     if stype == "categorical":
         return plots.categorical_plots(name, label, np.array(rows["prediction"].to_pylist())), []

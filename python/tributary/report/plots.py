@@ -35,13 +35,21 @@ _VARIABLES = {
     "#191a1b": "--ensemble",
 }
 INK, MUTED, LINE, MODEL, LIGHTGBM, ENTITY, CONSTANT, PAGE, ENSEMBLE = _VARIABLES
-COLORS = {"model": MODEL, "ensemble": ENSEMBLE, "lightgbm": LIGHTGBM, "entity": ENTITY, "constant": CONSTANT}
+COLORS = {
+    "model": MODEL,
+    "ensemble": ENSEMBLE,
+    "lightgbm": LIGHTGBM,
+    "entity": ENTITY,
+    "constant": CONSTANT,
+    "popular": CONSTANT,
+}
 LABELS = {
     "model": "model",
     "ensemble": "ensemble",
     "lightgbm": "LightGBM",
     "entity": "entity's past",
     "constant": "constant",
+    "popular": "most named",
 }
 
 _STYLE: dict[Any, Any] = {

@@ -282,6 +282,8 @@ pub enum Residence {
     /// In the system's cache of the file, shared by all processes.
     #[default]
     Mapped,
+    /// There, too, in huge pages where the system has them: for files that fit into its memory and are read at random.
+    HugePages,
     /// In this process's own memory, in huge pages.
     Memory,
 }
@@ -313,6 +315,7 @@ impl FileReader {
         let path = root.join(name);
         let mapping = match residence {
             Residence::Mapped => Mapping::open(&path)?,
+            Residence::HugePages => Mapping::open(&path)?.in_huge_pages(),
             Residence::Memory => Mapping::read(&path)?,
         };
         let (entries, build_id) =
@@ -342,6 +345,12 @@ impl FileReader {
             .ok_or_else(|| self.fault(section, "is missing"))?;
         let bytes = &self.mapping.bytes()[entry.offset as usize..(entry.offset + entry.len) as usize];
         bytemuck::try_cast_slice(bytes).map_err(|_| self.fault(section, "has a length that does not fit its type"))
+    }
+
+    /// The values of a section; none where the file has no such section.
+    pub fn optional<T: Pod>(&self, section: Section) -> Result<&[T]> {
+        let is_there = self.entries.iter().any(|entry| entry.tag == section.tag && entry.index == section.index);
+        if is_there { self.values(section) } else { Ok(&[]) }
     }
 
     /// The values of a section that must have `len` of them.

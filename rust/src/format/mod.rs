@@ -13,7 +13,7 @@ mod text;
 
 pub use file::{FileKind, FileReader, FileWriter, Residence, Section, SectionWriter, hash_file};
 pub use keys::{Key, Keys, num_key_sections};
-pub(crate) use mmap::{Scratch, prefetch_read};
+pub(crate) use mmap::{Scratch, leave_cache, prefetch_read};
 pub use text::TextWriter;
 
 /// The version of the format this build writes and the only one it reads.
@@ -80,6 +80,10 @@ pub mod task {
     pub const LABEL_TIMES: Section = Section::new(10);
     /// `[1]` u32 vocabulary id of the first of the file's own texts.
     pub const FIRST_TEXT: Section = Section::new(11);
+    /// `[num_seeds + 1]` u32 positions in `TARGETS` (link tasks only).
+    pub const TARGET_INDPTR: Section = Section::new(12);
+    /// u32 rows of the target table that each seed names, ascending (link tasks only).
+    pub const TARGETS: Section = Section::new(13);
 }
 
 /// Sections that hold a list of texts: `vocab.bin`, the task files, and, as a list of one, what made the vectors.

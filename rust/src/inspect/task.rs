@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use super::binning::{Histogram, NumberBins};
 use super::column::{TopValues, ValueCount};
 use super::number::Decoded;
-use super::row::{category, value_of};
+use super::row::{category, key_json, value_of};
 use crate::database::{Database, TaskView};
 use crate::error::{Error, Result};
+use crate::ids::RowId;
 use crate::manifest::{ClassCount, LabelStatistics, SPLITS, SplitCounts, SplitPreview, TaskKind, TaskManifest};
 use crate::stype::Stype;
 use crate::timestamp;
@@ -30,8 +31,11 @@ pub struct TaskSummary {
     pub anchor_table: String,
     /// The column to predict.
     pub target_column: String,
-    /// Its semantic type.
-    pub target_stype: Stype,
+    /// Its semantic type; `link` where the answer is a list of rows.
+    pub target_stype: &'static str,
+    /// The table whose rows a link task names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_table: Option<String>,
     /// The column of the labels that says when a seed asks.
     pub observation_time_column: Option<String>,
     /// The metric the user judges by.
@@ -92,6 +96,12 @@ pub struct Preview {
     /// How numerical labels are spread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histogram: Option<Histogram>,
+    /// Rows that a label names on average, and distinct ones in all (link task).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_links: Option<f64>,
+    /// See `mean_links`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_targets: Option<u64>,
     /// The most frequent labels (categorical and text target).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top: Option<TopValues>,
@@ -108,7 +118,8 @@ pub(super) fn summarise(database: &Database, task: &TaskManifest) -> TaskSummary
         kind: task.kind,
         anchor_table: manifest.tables[task.anchor_table.idx()].name.clone(),
         target_column: task.target_column.clone(),
-        target_stype: task.target_stype,
+        target_stype: task.target_stype.target_name(),
+        target_table: task.target_table.map(|table| manifest.tables[table.idx()].name.clone()),
         observation_time_column: task.observation_time_column.clone(),
         metric: task.metric.clone(),
         num_seeds: task.num_seeds,
@@ -154,6 +165,8 @@ fn preview(task: &TaskManifest, view: TaskView<'_>, code: usize, noted: &SplitPr
         std: noted.std,
         histogram: numbers.is_some().then(|| histogram(task, view, code)).flatten(),
         quantiles: numbers.or(moments),
+        mean_links: noted.mean_links,
+        num_targets: noted.num_targets,
         top: (!noted.classes.is_empty()).then(|| top(task, noted)),
     }
 }
@@ -202,7 +215,11 @@ pub(super) fn label(database: &Database, task: &TaskManifest, seed: usize) -> Re
         Stype::Categorical | Stype::Text => {
             json!(category(database, &task.target_column, task.target_stype, view.vocab[seed])?)
         }
-        Stype::Identifier => Value::Null,
+        Stype::Identifier => {
+            let Some(table) = task.target_table else { return Ok(Value::Null) };
+            let keys = view.targets_of(seed).iter().map(|&row| database.key(table, RowId(row)));
+            keys.map(|key| Ok(key_json(key?.as_ref()))).collect::<Result<_>>()?
+        }
     })
 }
 

@@ -266,6 +266,10 @@ pub(super) fn labels(task: &TaskSummary, split: &str) -> String {
     if let Some(quantiles) = &preview.quantiles {
         return format!("{} to {}", shown(&quantiles[0]), shown(&quantiles[6]));
     }
+    if let Some((mean, targets)) = preview.mean_links.zip(preview.num_targets) {
+        let table = task.target_table.as_deref().unwrap_or_default();
+        return format!("{} of {table} on average, {} distinct", short(mean), grouped(targets));
+    }
     preview.top.as_ref().map_or_else(|| "-".into(), |top| frequent(top, 3))
 }
 

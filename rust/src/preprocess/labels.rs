@@ -5,8 +5,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow_array::{Array, ArrayRef};
-use arrow_schema::SchemaRef;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, OffsetSizeTrait};
+use arrow_schema::{DataType, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
 use super::decode::{BadCell, NO_BOOLEAN, NO_TIME, booleans, categories, moments, numbers, texts};
@@ -14,7 +15,7 @@ use super::keys::{KeyRef, each_key};
 use super::kind::ValueKind;
 use super::memory::Memory;
 use super::seeds::Label;
-use super::source::TableSource;
+use super::source::{TableSource, element};
 use super::vocabulary::{BatchTexts, NO_TEXT, Vocabulary};
 use crate::database::Key;
 use crate::error::{Error, Result, suggestion};
@@ -26,14 +27,21 @@ use crate::stype::Stype;
 /// The optional column that says which split a label belongs to.
 const SPLIT_COLUMN: &str = "split";
 
+/// What messages call the column of the answer.
+const TARGET_ROLE: &str = "target_column";
+
 /// Labels in the order of their file.
 pub(super) struct Labels {
     /// Key of the entity, `None` for null.
     pub(super) keys: Vec<Option<Key>>,
     /// Observation time, [`NO_TIME`] for null; `None` where the task names no such column.
     pub(super) times: Option<Vec<i64>>,
-    /// Answer, `None` for null.
+    /// Answer, `None` for null; empty for link tasks.
     pub(super) answers: Vec<Option<Label>>,
+    /// Keys of the rows that the labels of a link task name; `None` for null.
+    pub(super) targets: Vec<Option<Key>>,
+    /// Where each label's keys end in `targets`; empty for other tasks.
+    pub(super) target_ends: Vec<usize>,
     /// Texts of the answers, sorted; empty for targets that are no texts.
     pub(super) texts: Vec<String>,
     /// Name of the split, `None` for null; `None` where the file has no such column.
@@ -49,21 +57,32 @@ struct Collector<'a> {
 }
 
 impl Labels {
-    /// Reads the labels of a task over the entities in `anchor`.
+    /// Reads the labels of a task over the entities in `anchor`; those of a link task name rows of `target`.
     ///
     /// # Errors
     /// [`Error::Schema`] naming the task and column whose labels cannot be read as it says.
-    pub(super) fn read(task: &TaskSchema, anchor: &TableManifest, path: &Path) -> Result<Self> {
+    pub(super) fn read(
+        task: &TaskSchema,
+        anchor: &TableManifest,
+        target: Option<&TableManifest>,
+        path: &Path,
+    ) -> Result<Self> {
         let table = label_table(task, path)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let of_task = |error| of_task(error, task);
         let source = TableSource::open(folder, &table, &mut Vec::new()).map_err(of_task)?;
-        check_key_kind(task, anchor, source.kinds[0])?;
+        for (column, &kind) in table.columns.iter().zip(&source.kinds) {
+            let is_anchor = Some(&column.name) == task.anchor_key.as_ref();
+            let named = if is_anchor { Some(anchor) } else { target.filter(|_| column.name == task.target_column) };
+            named.map_or(Ok(()), |named| check_key_kind(task, &column.name, named, kind))?;
+        }
         let has = |name: &str| table.column(name).is_some();
         let empty = Self {
             keys: Vec::with_capacity(source.num_rows),
             times: task.observation_time_column.as_ref().map(|_| Vec::with_capacity(source.num_rows)),
             answers: Vec::with_capacity(source.num_rows),
+            targets: Vec::new(),
+            target_ends: Vec::new(),
             texts: Vec::new(),
             splits: has(SPLIT_COLUMN).then(Vec::new),
         };
@@ -138,7 +157,7 @@ impl Collector<'_> {
             }
             Stype::Categorical => return Ok(take_texts(&categories(array, &self.task.target_column)?.0)),
             Stype::Text => return Ok(take_texts(&texts(array)?)),
-            Stype::Identifier => unreachable!("the description allows no identifier as a target"),
+            Stype::Identifier => self.labels.take_targets(array)?,
         }
         Ok(Ok(()))
     }
@@ -163,6 +182,45 @@ impl Collector<'_> {
     }
 }
 
+impl Labels {
+    /// Takes one batch of lists of keys, or of single keys.
+    fn take_targets(&mut self, array: &ArrayRef) -> Result<(), BadCell> {
+        match array.data_type() {
+            DataType::List(_) => self.take_lists::<i32>(array),
+            DataType::LargeList(_) => self.take_lists::<i64>(array),
+            _ => {
+                let first = self.targets.len();
+                self.targets.extend(label_keys(array)?);
+                self.target_ends.extend(first + 1..=self.targets.len());
+                Ok(())
+            }
+        }
+    }
+
+    fn take_lists<O: OffsetSizeTrait>(&mut self, array: &ArrayRef) -> Result<(), BadCell> {
+        let lists = array.as_list::<O>();
+        let keys = label_keys(lists.values())?;
+        for (row, bounds) in lists.value_offsets().windows(2).enumerate() {
+            if lists.is_valid(row) {
+                self.targets.extend_from_slice(&keys[bounds[0].as_usize()..bounds[1].as_usize()]);
+            }
+            self.target_ends.push(self.targets.len());
+        }
+        Ok(())
+    }
+
+    /// Keys of all lists.
+    pub(super) fn num_targets(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The keys of the rows that a label of a link task names.
+    pub(super) fn targets_of(&self, label: usize) -> &[Option<Key>] {
+        let start = if label == 0 { 0 } else { self.target_ends[label - 1] };
+        &self.targets[start..self.target_ends[label]]
+    }
+}
+
 /// The keys of a batch; numbers that are no integers become strings, which no integer key equals.
 fn label_keys(array: &ArrayRef) -> Result<Vec<Option<Key>>, BadCell> {
     let mut keys = Vec::with_capacity(array.len());
@@ -177,15 +235,15 @@ fn label_keys(array: &ArrayRef) -> Result<Vec<Option<Key>>, BadCell> {
     Ok(keys)
 }
 
-/// Checks that the labels name entities by keys of the same kind as the table does.
-fn check_key_kind(task: &TaskSchema, anchor: &TableManifest, kind: ValueKind) -> Result<()> {
+/// Checks that a column of the labels names rows by keys of the same kind as their table does.
+fn check_key_kind(task: &TaskSchema, column: &str, named: &TableManifest, kind: ValueKind) -> Result<()> {
     let is_text = matches!(kind, ValueKind::Text | ValueKind::Bytes);
-    if kind == ValueKind::Null || is_text == (anchor.key_kind == KeyKind::String) {
+    if kind == ValueKind::Null || is_text == (named.key_kind == KeyKind::String) {
         return Ok(());
     }
     let expected = if is_text { "integers" } else { "strings" };
-    let message = format!("holds {}, but the keys of `{}` are {expected}; cast it", kind.name(), anchor.name);
-    Err(Error::schema(place(task, task.anchor_key.as_deref().unwrap_or_default()), message))
+    let message = format!("holds {}, but the keys of `{}` are {expected}; cast it", kind.name(), named.name);
+    Err(Error::schema(place(task, column), message))
 }
 
 /// The text of the `id`-th text of a batch whose texts have these vocabulary `ids`.
@@ -224,7 +282,7 @@ fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
     let columns = [
         (task.anchor_key.as_deref(), "anchor_key", Stype::Identifier),
         (task.observation_time_column.as_deref(), "observation_time_column", Stype::Timestamp),
-        (Some(task.target_column.as_str()), "target_column", task.target_stype),
+        (Some(task.target_column.as_str()), TARGET_ROLE, task.target_stype),
     ];
     let found = fields(path)?;
     let mut described: Vec<ColumnSchema> = Vec::new();
@@ -236,7 +294,8 @@ fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
         if let Some(found) = &found {
             check_column(task, found, name, role, stype)?;
         }
-        described.push(column(name, stype));
+        let may_be_list = role == TARGET_ROLE && task.links.is_some();
+        described.push(ColumnSchema { may_be_list, ..column(name, stype) });
     }
     let has_split = found.as_ref().is_some_and(|found| found.fields().iter().any(|field| field.name() == SPLIT_COLUMN));
     if has_split && let Some(found) = &found {
@@ -257,7 +316,8 @@ fn label_table(task: &TaskSchema, path: &Path) -> Result<TableSchema> {
 }
 
 fn column(name: &str, stype: Stype) -> ColumnSchema {
-    ColumnSchema { name: name.to_owned(), stype: Some(stype), foreign_key: None, description: String::new() }
+    let (name, description) = (name.to_owned(), String::new());
+    ColumnSchema { name, stype: Some(stype), foreign_key: None, description, may_be_list: false }
 }
 
 /// The columns of a parquet file; `None` where its footer cannot be read, which is reported when it is opened as a
@@ -278,12 +338,14 @@ fn check_column(task: &TaskSchema, found: &SchemaRef, name: &str, role: &str, st
         let message = format!("the labels have no column `{name}` ({role}){hint}; they have {}", all.join(", "));
         return Err(Error::schema(format!("task `{}`", task.name), message));
     };
-    let kind = ValueKind::of(field.data_type());
+    let is_list = role == TARGET_ROLE && task.links.is_some();
+    let kind = ValueKind::of(element(field.data_type()).filter(|_| is_list).unwrap_or(field.data_type()));
     if kind.carries(stype) {
         return Ok(());
     }
     let remedy = match role {
-        "target_column" => "cast the labels, or correct target_stype",
+        TARGET_ROLE if is_list => "write a list of keys, or one key per row",
+        TARGET_ROLE => "cast the labels, or correct target_stype",
         SPLIT_COLUMN => "write train, val or test, or give the column another name",
         _ => "cast the column",
     };

@@ -31,6 +31,7 @@ mod staged;
 mod stats;
 mod summary;
 mod survey;
+mod targets;
 mod task_file;
 mod tasks;
 mod vocabulary;

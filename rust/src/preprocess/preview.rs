@@ -2,6 +2,7 @@
 
 use super::seeds::{Label, Seed};
 use super::stats::Moments;
+use super::targets::Targets;
 use crate::error::Result;
 use crate::manifest::{ClassCount, LabelStatistics, Preview, SplitPreview};
 
@@ -14,12 +15,14 @@ const QUANTILES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
 
 /// What is needed beside the seeds.
 pub(super) struct Labels<'a, T: Fn(u32) -> Result<String>> {
-    /// In any order.
+    /// In any order, those of a link task in that of their lists.
     pub(super) seeds: &'a [Seed],
     /// Labels that are null, per split.
     pub(super) nulls: [u64; 3],
     /// The scale that turns [`Label::Number`] into the user's units, where it holds z-scores.
     pub(super) scale: Option<LabelStatistics>,
+    /// The lists of [`Label::Links`].
+    pub(super) targets: Option<&'a Targets>,
     /// The text of a [`Label::Text`].
     pub(super) text: T,
 }
@@ -53,6 +56,7 @@ impl<T: Fn(u32) -> Result<String>> Labels<'_, T> {
                 found.quantiles_us = Some(QUANTILES.map(|share| labels[rank(share, labels.len())]));
             }
             Some(Label::Text(_)) => self.describe_classes(&seeds, &mut found)?,
+            Some(Label::Links) => self.describe_links(split, &mut found),
         }
         Ok(found)
     }
@@ -66,6 +70,17 @@ impl<T: Fn(u32) -> Result<String>> Labels<'_, T> {
         found.mean = Some(moments.mean());
         found.std = Some(moments.std());
         found.quantiles = Some(QUANTILES.map(|share| labels[rank(share, labels.len())]));
+    }
+
+    fn describe_links(&self, split: u8, found: &mut SplitPreview) {
+        let Some(targets) = self.targets else { return };
+        let lists = self.seeds.iter().zip(targets.indptr.windows(2)).filter(|(seed, _)| seed.split == split);
+        let mut rows: Vec<u32> =
+            lists.flat_map(|(_, ends)| &targets.rows[ends[0] as usize..ends[1] as usize]).copied().collect();
+        found.mean_links = Some(rows.len() as f64 / found.rows.max(1) as f64);
+        rows.sort_unstable();
+        rows.dedup();
+        found.num_targets = Some(rows.len() as u64);
     }
 
     fn describe_classes(&self, seeds: &[&Seed], found: &mut SplitPreview) -> Result<()> {
@@ -102,7 +117,7 @@ mod tests {
     fn preview(labels: &[(u8, i64, Label)], scale: Option<LabelStatistics>) -> Preview {
         let seeds: Vec<Seed> = labels.iter().map(|&(split, time, label)| Seed { time, row: 0, split, label }).collect();
         let text = |id: u32| Ok(format!("class {id}"));
-        Labels { seeds: &seeds, nulls: [1, 0, 2], scale, text }.preview().unwrap()
+        Labels { seeds: &seeds, nulls: [1, 0, 2], scale, targets: None, text }.preview().unwrap()
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) enum Label {
     Time(i64),
     /// A text: its place among the sorted texts of the labels, or its vocabulary id.
     Text(u32),
+    /// A list of rows, which lies elsewhere; a link task has one seed per (time, row, split).
+    Links,
 }
 
 impl Seed {

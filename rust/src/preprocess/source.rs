@@ -126,7 +126,8 @@ impl<'a> TableSource<'a> {
         for part in &self.parts {
             let Some(root) = part.roots[column] else { continue };
             let field = part.metadata.schema().field(root);
-            let kind = ValueKind::of(field.data_type());
+            let is_list = self.table.columns[column].may_be_list;
+            let kind = ValueKind::of(element(field.data_type()).filter(|_| is_list).unwrap_or(field.data_type()));
             if !kind.carries(stype) {
                 let message = format!(
                     "cannot read {} as {stype} in file `{}`; {}",
@@ -427,10 +428,12 @@ pub(super) fn with_types(
 }
 
 fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is_int96: bool) -> DataType {
-    let is_key = column.foreign_key.is_some() || table.primary_key.as_ref() == Some(&column.name);
+    let is_key = column.foreign_key.is_some() || column.may_be_list || table.primary_key.as_ref() == Some(&column.name);
     match inferred {
         _ if is_int96 => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Dictionary(_, value) => read_type(table, column, value, false),
+        DataType::List(field) if column.may_be_list => DataType::List(read_element(table, column, field)),
+        DataType::LargeList(field) if column.may_be_list => DataType::LargeList(read_element(table, column, field)),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => match column.stype {
             Some(Stype::Categorical) => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
             _ => DataType::Utf8View,
@@ -443,6 +446,18 @@ fn read_type(table: &TableSchema, column: &ColumnSchema, inferred: &DataType, is
             DataType::BinaryView
         }
         other => other.clone(),
+    }
+}
+
+fn read_element(table: &TableSchema, column: &ColumnSchema, field: &Field) -> Arc<Field> {
+    Arc::new(field.clone().with_data_type(read_type(table, column, field.data_type(), false)))
+}
+
+/// What the lists of a type hold; `None` where it is none.
+pub(super) fn element(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::List(field) | DataType::LargeList(field) => Some(field.data_type()),
+        _ => None,
     }
 }
 

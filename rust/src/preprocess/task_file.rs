@@ -9,6 +9,7 @@ use crate::format::{FileKind, FileReader, FileWriter, task};
 
 /// No vocabulary id.
 pub(super) const NO_TEXT: u32 = u32::MAX;
+/// Of a task without lists; these are two more.
 const NUM_SECTIONS: usize = 13;
 /// Beside the file it will replace.
 const DRAFT_FOLDER: &str = ".draft";
@@ -32,6 +33,10 @@ pub(super) struct TaskFile {
     pub is_null: Vec<u8>,
     /// Labels of a timestamp target, else empty.
     pub label_times: Vec<i64>,
+    /// Where the list of each seed of a link task lies in `targets`, else empty.
+    pub target_indptr: Vec<u32>,
+    /// Rows that the seeds of a link task name, else empty.
+    pub targets: Vec<u32>,
     /// Texts the task adds to the vocabulary; the first has the id `first_text`.
     pub texts: Vec<String>,
     /// Vocabulary id of the first of `texts`.
@@ -53,6 +58,8 @@ impl TaskFile {
             vocab: file.values(task::VOCAB)?.to_vec(),
             is_null: file.values(task::IS_NULL)?.to_vec(),
             label_times: file.values(task::LABEL_TIMES)?.to_vec(),
+            target_indptr: file.optional(task::TARGET_INDPTR)?.to_vec(),
+            targets: file.optional(task::TARGETS)?.to_vec(),
             first_text: file.exactly::<u32>(task::FIRST_TEXT, 1)?[0],
             texts,
         })
@@ -62,7 +69,9 @@ impl TaskFile {
     pub(super) fn write(&self, root: &Path, name: &str, build_id: u64) -> Result<()> {
         let index = Children::scatter(self.num_anchors, &self.rows, &self.times, &time_order(&self.times));
         let drafts = root.join(DRAFT_FOLDER);
-        let mut file = FileWriter::create(&drafts, name, FileKind::Task, build_id, NUM_SECTIONS)?;
+        let has_lists = !self.target_indptr.is_empty();
+        let num_sections = NUM_SECTIONS + if has_lists { 2 } else { 0 };
+        let mut file = FileWriter::create(&drafts, name, FileKind::Task, build_id, num_sections)?;
         file.values(task::ROWS, &self.rows)?;
         file.values(task::TIMES, &self.times)?;
         file.values(task::SPLITS, &self.splits)?;
@@ -74,6 +83,10 @@ impl TaskFile {
         file.values(task::INDEX_TIMES, &index.times)?;
         file.values(task::LABEL_TIMES, &self.label_times)?;
         file.values(task::FIRST_TEXT, &[self.first_text])?;
+        if has_lists {
+            file.values(task::TARGET_INDPTR, &self.target_indptr)?;
+            file.values(task::TARGETS, &self.targets)?;
+        }
         file.texts(&self.texts)?;
         file.finish()?;
         let (draft, path) = (drafts.join(name), root.join(name));

@@ -17,12 +17,13 @@ use super::publish::build_id;
 use super::seeds::{Label, Seed, Splitter, named_split};
 use super::staged::{put_in_order, staged_manifest, task_report, write_json};
 use super::stats::{Moments, ZScore};
+use super::targets::{Place, Targets, link_seeds};
 use super::task_file::{NO_TEXT, TaskFile};
 use crate::database::VOCABULARY_FILE;
 use crate::error::{Error, Result, suggestion};
 use crate::format::record::{Cell, NEVER_VISIBLE};
 use crate::format::{FileKind, FileReader};
-use crate::ids::{ColumnId, RowId, TaskId};
+use crate::ids::{ColumnId, RowId, TableId, TaskId};
 use crate::manifest::{LabelStatistics, Manifest, Preview, SPLITS, SplitCounts, TableManifest, TaskKind, TaskManifest};
 use crate::schema::{Schema, TaskSchema, file_stem};
 use crate::splits::key_text;
@@ -61,6 +62,8 @@ struct Draft {
     texts: Option<Vec<String>>,
     /// Scale the labels already have (cells).
     statistics: Option<LabelStatistics>,
+    /// The lists of the seeds, which are in their final order then (link task).
+    targets: Option<Targets>,
     /// Per split.
     null_targets: [u64; 3],
     null_times: u64,
@@ -88,7 +91,7 @@ pub fn write_task(root: &Path, name: &str, labels: Option<&Path>, metadata: &str
     })?;
     let table = AnchorTable::open(root, &manifest, anchor)?;
     let mut draft = match (task.kind, labels) {
-        (TaskKind::Table, Some(labels)) => table_seeds(task, anchor, &table, labels)?,
+        (TaskKind::Table, Some(labels)) => table_seeds(root, &manifest, &schema, idx, &table, labels)?,
         (TaskKind::Cell, None) => cell_seeds(task, anchor, &table)?,
         (TaskKind::Table, None) => return Err(Error::Argument(format!("task `{name}` needs a file of labels"))),
         (TaskKind::Cell, Some(_)) => {
@@ -106,14 +109,52 @@ pub fn write_task(root: &Path, name: &str, labels: Option<&Path>, metadata: &str
     Ok(report(&draft, described))
 }
 
-/// Seeds of a task with labels: one per label that is not null.
-fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, path: &Path) -> Result<Draft> {
-    let labels = Labels::read(task, anchor, path)?;
+/// Seeds of a task with labels: one per label that is not null; of a link task, one per entity, moment and split.
+fn table_seeds(
+    root: &Path,
+    manifest: &Manifest,
+    schema: &Schema,
+    idx: usize,
+    table: &AnchorTable,
+    path: &Path,
+) -> Result<Draft> {
+    let task = &schema.tasks[idx];
+    let encoded = |id: TableId| {
+        let name = &schema.tables[id.idx()].name;
+        manifest.table(name).ok_or_else(|| {
+            Error::Argument(format!("task `{}`: table `{name}` is not encoded; encode the database again", task.name))
+        })
+    };
+    let (anchor, target) = (encoded(task.anchor_table)?, task.links.map(|links| encoded(links.table)).transpose()?);
+    let labels = Labels::read(task, anchor, target, path)?;
+    let places = places(task, anchor, table, &labels)?;
+    if let Some(target) = target {
+        let target = AnchorTable::open(root, manifest, target)?;
+        let (seeds, targets, null_targets) = link_seeds(task, &labels, &places, &target)?;
+        return Ok(Draft { seeds, texts: None, statistics: None, targets: Some(targets), null_targets, null_times: 0 });
+    }
+    let (mut seeds, mut null_targets) = (Vec::with_capacity(places.len()), [0; 3]);
+    for (label, Place { time, row, split }) in places {
+        match labels.answers[label] {
+            Some(label) => seeds.push(Seed { time, row, split, label }),
+            None => null_targets[usize::from(split)] += 1,
+        }
+    }
+    Ok(Draft { seeds, texts: Some(labels.texts), statistics: None, targets: None, null_targets, null_times: 0 })
+}
+
+/// The number of every label and where it belongs.
+fn places(
+    task: &TaskSchema,
+    anchor: &TableManifest,
+    table: &AnchorTable,
+    labels: &Labels,
+) -> Result<Vec<(usize, Place)>> {
     let (anchor_keys, times) = (table.keys()?, table.times()?);
     let splitter = Splitter::new(task);
     let at = |column: &str| format!("task `{}`, column `{column}`", task.name);
     let key_column = task.anchor_key.as_deref().unwrap_or_default();
-    let (mut seeds, mut null_targets) = (Vec::with_capacity(labels.keys.len()), [0; 3]);
+    let mut places = Vec::with_capacity(labels.keys.len());
     let (mut num_unknown, mut first_unknown) = (0u64, None);
     for (idx, key) in labels.keys.iter().enumerate() {
         let key = key.as_ref().ok_or_else(|| {
@@ -141,10 +182,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
                 .map_err(|message| Error::schema(at("split"), format!("{}: {message}", label())))?,
             None => splitter.split(time, || Ok(key_text(key)))?,
         };
-        match labels.answers[idx] {
-            Some(label) => seeds.push(Seed { time, row, split, label }),
-            None => null_targets[usize::from(split)] += 1,
-        }
+        places.push((idx, Place { time, row, split }));
     }
     if let Some((idx, first)) = first_unknown {
         let message = format!(
@@ -155,7 +193,7 @@ fn table_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable, p
         );
         return Err(Error::schema(at(key_column), message));
     }
-    Ok(Draft { seeds, texts: Some(labels.texts), statistics: None, null_targets, null_times: 0 })
+    Ok(places)
 }
 
 /// Seeds of a task that fills in a column: one per row that has a value there and a time.
@@ -193,7 +231,7 @@ fn cell_seeds(task: &TaskSchema, anchor: &TableManifest, table: &AnchorTable) ->
         }
         _ => NO_SCALE,
     };
-    Ok(Draft { seeds, texts: None, statistics: Some(statistics), null_targets, null_times })
+    Ok(Draft { seeds, texts: None, statistics: Some(statistics), targets: None, null_targets, null_times })
 }
 
 fn label_of(cell: Cell) -> Label {
@@ -250,7 +288,7 @@ fn pack(
         Label::Number(value) => scale.of(value),
         Label::Boolean(value) => f32::from(u8::from(value)),
         Label::Time(time) => manifest.time.z_score(time),
-        Label::Text(_) => 0.0,
+        Label::Text(_) | Label::Links => 0.0,
     };
     let vocab = |seed: &Seed| match (seed.label, &draft.texts) {
         (Label::Text(text), Some(_)) => ids[text as usize],
@@ -267,6 +305,8 @@ fn pack(
         vocab: seeds.iter().map(vocab).collect(),
         is_null: vec![0; seeds.len()],
         label_times: seeds.iter().filter_map(label_time).collect(),
+        target_indptr: draft.targets.as_ref().map_or_else(Vec::new, |targets| targets.indptr.clone()),
+        targets: draft.targets.as_ref().map_or_else(Vec::new, |targets| targets.rows.clone()),
         texts,
         first_text: num_encoded,
     })
@@ -320,6 +360,8 @@ fn describe(
         anchor_key: task.anchor_key.clone(),
         target_column: task.target_column.clone(),
         target_stype: task.target_stype,
+        target_table: task.links.map(|links| links.table),
+        top_k: task.links.map(|links| links.top_k),
         observation_time_column: task.observation_time_column.clone(),
         horizon_us: match task.kind {
             TaskKind::Table => task.horizon_us,
@@ -361,7 +403,8 @@ fn preview(root: &Path, draft: &Draft) -> Result<Preview> {
         (None, Some(vocabulary)) => vocabulary.text(id as usize),
         (None, None) => Ok(String::new()),
     };
-    LabelPreview { seeds: &draft.seeds, nulls: draft.null_targets, scale: draft.statistics, text }.preview()
+    let targets = draft.targets.as_ref();
+    LabelPreview { seeds: &draft.seeds, nulls: draft.null_targets, scale: draft.statistics, targets, text }.preview()
 }
 
 fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<String> {
@@ -371,6 +414,17 @@ fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<S
     if null > 0 && task.kind == TaskKind::Table {
         let (labels, target) = (null + draft.seeds.len() as u64, &task.target_column);
         warnings.push(format!("task `{name}`: {null} of {labels} labels were left out, their `{target}` is null"));
+    }
+    if let Some(Targets { late, num_keys, .. }) = draft.targets.as_ref().filter(|targets| targets.late > 0) {
+        warnings.push(format!(
+            "task `{name}`: {late} of {num_keys} keys were left out, their rows came only after `split.test`"
+        ));
+    }
+    if let Some(Targets { dangling, num_keys, first_dangling: Some(first), .. }) = &draft.targets {
+        let table = "rows of the target table";
+        warnings.push(format!(
+            "task `{name}`: {dangling} of {num_keys} keys were left out, they name no {table}, as `{first}`"
+        ));
     }
     if draft.null_times > 0 {
         let rows = draft.null_times;
@@ -387,7 +441,8 @@ fn warnings(task: &TaskSchema, draft: &Draft, described: &TaskManifest) -> Vec<S
     if let Some(rate) = described.base_rate.filter(|&rate| rate <= 0.0 || rate >= 1.0) {
         warnings.push(format!("task `{name}`: every training label is {}", rate >= 1.0));
     }
-    if task.kind == TaskKind::Table && task.observation_time_column.is_some() && task.horizon_us.is_none() {
+    let has_history = task.kind == TaskKind::Table && task.links.is_none();
+    if has_history && task.observation_time_column.is_some() && task.horizon_us.is_none() {
         let hint = r#"give it a `horizon`, as "30 days", how long after its observation time a label is known"#;
         warnings.push(format!("task `{name}`: past labels stay hidden from later seeds; {hint}"));
     }

@@ -127,6 +127,21 @@ impl PyDatabase {
         Ok(seeds)
     }
 
+    /// The rows that the seeds of a link task name: where the list of each seed lies, and all lists.
+    fn task_targets<'py>(
+        &self,
+        py: Python<'py>,
+        task: &str,
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+        let described = find_task(&self.0, task)?;
+        if described.target_table.is_none() {
+            return Err(Error::Argument(format!("task `{task}` is no link task; its labels are in task_seeds")).into());
+        }
+        let seeds = self.0.task(described.id);
+        let wide = |numbers: &[u32]| numbers.iter().map(|&number| i64::from(number)).collect::<Vec<_>>();
+        Ok((wide(seeds.target_indptr).into_pyarray(py), wide(seeds.targets).into_pyarray(py)))
+    }
+
     /// One row with its cells decoded, its parents and the number of its children, as JSON.
     fn rows(&self, py: Python<'_>, table: &str, row: i64) -> PyResult<String> {
         let (table, view) = self.table(table)?;

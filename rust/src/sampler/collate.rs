@@ -25,6 +25,8 @@ pub struct Shape {
     pub walk: usize,
     /// Pairs of rows to judge.
     pub pairs: usize,
+    /// Rows of the context where a link task is sampled, else 0.
+    pub answers: usize,
 }
 
 impl Shape {
@@ -38,6 +40,7 @@ impl Shape {
             Axis::Calendar => 7,
             Axis::Walk => self.walk,
             Axis::Pairs => self.pairs,
+            Axis::Answers => self.answers,
         }
     }
 }
@@ -80,6 +83,9 @@ pub struct Batch {
     pub link_parent: Vec<i16>,
     pub link_key: Vec<i16>,
     pub link_is_true: Vec<bool>,
+    pub row_is_candidate: Vec<bool>,
+    pub row_is_target: Vec<bool>,
+    pub candidate_row: Vec<i64>,
     pub seed_task: Vec<i32>,
     pub seed_index: Vec<i64>,
     pub seed_row: Vec<i64>,
@@ -121,7 +127,7 @@ impl Batch {
     pub fn with_capacity(shape: Shape) -> Result<Self> {
         let contexts = shape.contexts;
         let (cells, rows) = (contexts * shape.cells, contexts * shape.rows);
-        let (links, pairs) = (rows * shape.parents, contexts * shape.pairs);
+        let (links, pairs, answers) = (rows * shape.parents, contexts * shape.pairs, contexts * shape.answers);
         Ok(Self {
             shape,
             cell_row: reserve(cells)?,
@@ -145,6 +151,9 @@ impl Batch {
             link_parent: reserve(pairs)?,
             link_key: reserve(pairs)?,
             link_is_true: reserve(pairs)?,
+            row_is_candidate: reserve(answers)?,
+            row_is_target: reserve(answers)?,
+            candidate_row: reserve(answers)?,
             seed_task: reserve(contexts)?,
             seed_index: reserve(contexts)?,
             seed_row: reserve(contexts)?,
@@ -159,7 +168,7 @@ impl Batch {
 
     /// Appends a context that is padding all over and answers its arrays.
     pub fn push(&mut self) -> Canvas<'_> {
-        let Shape { cells, rows, parents, walk, pairs, .. } = self.shape;
+        let Shape { cells, rows, parents, walk, pairs, answers, .. } = self.shape;
         Canvas {
             cells: Cells {
                 row: grow(&mut self.cell_row, cells, -1),
@@ -187,6 +196,9 @@ impl Batch {
             link_parent: grow(&mut self.link_parent, pairs, -1),
             link_key: grow(&mut self.link_key, pairs, -1),
             link_is_true: grow(&mut self.link_is_true, pairs, false),
+            row_is_candidate: grow(&mut self.row_is_candidate, answers, false),
+            row_is_target: grow(&mut self.row_is_target, answers, false),
+            candidate_row: grow(&mut self.candidate_row, answers, -1),
             seed_task: grow_one(&mut self.seed_task, -1),
             seed_index: grow_one(&mut self.seed_index, -1),
             seed_row: grow_one(&mut self.seed_row, -1),
@@ -223,6 +235,9 @@ impl Batch {
             Array::Int16(self.link_parent),
             Array::Int16(self.link_key),
             Array::Bool(self.link_is_true),
+            Array::Bool(self.row_is_candidate),
+            Array::Bool(self.row_is_target),
+            Array::Int64(self.candidate_row),
             Array::Int32(self.seed_task),
             Array::Int64(self.seed_index),
             Array::Int64(self.seed_row),
@@ -252,6 +267,9 @@ pub struct Canvas<'a> {
     pub link_parent: &'a mut [i16],
     pub link_key: &'a mut [i16],
     pub link_is_true: &'a mut [bool],
+    pub row_is_candidate: &'a mut [bool],
+    pub row_is_target: &'a mut [bool],
+    pub candidate_row: &'a mut [i64],
     pub num_parents: usize,
     pub seed_task: &'a mut i32,
     pub seed_index: &'a mut i64,
@@ -453,7 +471,7 @@ mod tests {
 
     #[test]
     fn the_arrays_are_the_fields() {
-        let shape = Shape { contexts: 2, cells: 3, rows: 4, parents: 5, walk: 6, pairs: 7 };
+        let shape = Shape { contexts: 2, cells: 3, rows: 4, parents: 5, walk: 6, pairs: 7, answers: 8 };
         let mut batch = Batch::with_capacity(shape).unwrap();
         batch.push();
         batch.push();
@@ -474,12 +492,12 @@ mod tests {
             assert_eq!(len, expected, "{}", field.name);
             bytes += len * dtype.size();
         }
-        assert_eq!(bytes, 2 * (3 * 33 + 4 * (11 + 4 * 5 + 4 * 6) + 7 * 7 + 4 + 8 + 8 + 8 + 4 + 4 + 4 + 1 + 1));
+        assert_eq!(bytes, 2 * (3 * 33 + 4 * (11 + 4 * 5 + 4 * 6) + 7 * 7 + 8 * 10 + 4 + 8 + 8 + 8 + 4 + 4 + 4 + 1 + 1));
     }
 
     #[test]
     fn the_target_keeps_its_place() {
-        let shape = Shape { contexts: 1, cells: 2, rows: 1, parents: 1, walk: 0, pairs: 0 };
+        let shape = Shape { contexts: 1, cells: 2, rows: 1, parents: 1, walk: 0, pairs: 0, answers: 0 };
         let mut batch = Batch::with_capacity(shape).unwrap();
         let mut canvas = batch.push();
         assert!(!canvas.cells.is_full());

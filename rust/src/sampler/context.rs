@@ -41,6 +41,8 @@ static NO_SEEDS: TaskView<'static> = TaskView {
     indices: &[],
     index_times: &[],
     label_times: &[],
+    target_indptr: &[],
+    targets: &[],
 };
 
 /// What one context came to.
@@ -224,13 +226,16 @@ impl<'a> Walker<'a> {
             if visited % ROWS_PER_STEP == 0
                 && let Some(lead_in) = &mut lead_in
             {
-                lead_in.advance(view);
+                lead_in.advance(view, self.plans, self.config);
             }
         }
         if self.frontier.rows().len() > visited {
             drop_unvisited(canvas, visited);
         }
         canvas.cells.finish();
+        if let Some(table) = asked.plan.target_table {
+            write_candidates(&asked, table, &self.frontier.rows()[..visited], canvas);
+        }
         self.finishing.run(Finished { state, rows: visited, is_row_seed: asked.plan.is_row }, canvas);
         Walked { rows: visited, cells: canvas.cells.len() }
     }
@@ -247,9 +252,7 @@ impl<'a> Walker<'a> {
 
     fn lead_in(&self, seed: Seed) -> Option<LeadIn<'a>> {
         // a row of a table has no seed to be read first
-        let plan = self.plans[seed.task.idx()].as_ref().filter(|plan| !plan.is_row)?;
-        let row = self.config.seeds.as_ref().map(|questions| questions.get(seed.index).0);
-        Some(LeadIn::new(self.view, plan, seed, row))
+        self.plans[seed.task.idx()].as_ref().filter(|plan| !plan.is_row).map(|_| LeadIn::new(seed))
     }
 
     /// Adds a row unless it was found before.
@@ -380,6 +383,16 @@ fn write_seed(asked: &Asked<'_>, seed: Seed, canvas: &mut Canvas<'_>) {
         *canvas.target_is_null = false;
         *canvas.target_value = asked.seeds.values[index];
         *canvas.target_vocab = i32::try_from(asked.seeds.vocab[index]).unwrap_or(-1);
+    }
+}
+
+/// Says which rows of the context a link task chooses among, and which of them the seed's own list names.
+fn write_candidates(asked: &Asked<'_>, table: u32, rows: &[Visit], canvas: &mut Canvas<'_>) {
+    let named = asked.index.map_or(&[][..], |index| asked.seeds.targets_of(index));
+    for (local, visit) in rows.iter().enumerate().filter(|(_, visit)| visit.table == table) {
+        canvas.row_is_candidate[local] = true;
+        canvas.row_is_target[local] = named.binary_search(&visit.row).is_ok();
+        canvas.candidate_row[local] = i64::from(visit.row);
     }
 }
 

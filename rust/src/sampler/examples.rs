@@ -158,7 +158,9 @@ impl<'a> Examples<'a> {
     /// Chooses seeds of the task; rows that `is_found` are in the context already.
     fn choose(&mut self, asked: Asked<'a>, is_found: &impl Fn(u32, u32) -> bool) {
         self.chosen.clear();
-        if asked.plan.is_row || asked.plan.target.is_some_and(|target| target.is_removed) {
+        let plan = asked.plan;
+        // a list of rows cannot be shown beside an example, so it would be none
+        if plan.is_row || plan.target_table.is_some() || plan.target.is_some_and(|target| target.is_removed) {
             return;
         }
         let mut rng = Rng::new(self.state);

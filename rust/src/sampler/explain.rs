@@ -48,7 +48,7 @@ pub struct Explanation {
     /// The column asked for, if one is.
     pub target_column: Option<String>,
     /// Its semantic type.
-    pub target_stype: Option<Stype>,
+    pub target_stype: Option<&'static str>,
     /// The label, null where none is known. It is in no cell of the context.
     pub label: Value,
     /// Columns the task hides everywhere, as `table.column`.
@@ -252,7 +252,7 @@ fn explain(core: &Core, seed: Seed) -> Result<Explanation> {
         entity_row: asked.row,
         entity: key_json(core.database.key(anchor.id, RowId(asked.row))?.as_ref()),
         target_column: task.map(|task| task.target_column.clone()),
-        target_stype: task.map(|task| task.target_stype),
+        target_stype: task.map(|task| task.target_stype.target_name()),
         label: asked.index.filter(|_| !plan.is_row).map_or(Ok(Value::Null), |index| reader.label(index))?,
         removed_columns: task
             .into_iter()
@@ -479,6 +479,9 @@ impl Reader<'_> {
     fn label(&self, seed: usize) -> Result<Value> {
         let seeds = self.asked.seeds;
         let Some(target) = self.target.as_ref().filter(|_| seeds.is_null[seed] == 0) else { return Ok(Value::Null) };
+        if let Some(table) = self.plan.target_table {
+            return seeds.targets_of(seed).iter().map(|&row| self.key(table, row)).collect();
+        }
         let cell = match target.stype {
             Stype::Identifier => Cell::Identifier,
             Stype::Numerical => Cell::Numerical(seeds.values[seed]),

@@ -60,6 +60,8 @@ pub enum Axis {
     Walk,
     /// `L`, pairs of rows to judge.
     Pairs,
+    /// `A`, rows of a context where a link task is sampled, else none.
+    Answers,
 }
 
 impl Axis {
@@ -73,6 +75,7 @@ impl Axis {
             Self::Calendar => "7",
             Self::Walk => "W",
             Self::Pairs => "L",
+            Self::Answers => "A",
         }
     }
 }
@@ -98,6 +101,7 @@ const ROW: &[Axis] = &[Axis::Contexts, Axis::Rows];
 const LINK: &[Axis] = &[Axis::Contexts, Axis::Rows, Axis::Parents];
 const WALK: &[Axis] = &[Axis::Contexts, Axis::Rows, Axis::Walk];
 const PAIR: &[Axis] = &[Axis::Contexts, Axis::Pairs];
+const ANSWER: &[Axis] = &[Axis::Contexts, Axis::Answers];
 const MOMENT: &[Axis] = &[Axis::Contexts, Axis::Cells, Axis::Calendar];
 
 /// Every array of a batch, in the order of `documentation/batch.md`.
@@ -123,6 +127,9 @@ pub const BATCH_FIELDS: &[Field] = &[
     field("link_parent", Dtype::Int16, PAIR),
     field("link_key", Dtype::Int16, PAIR),
     field("link_is_true", Dtype::Bool, PAIR),
+    field("row_is_candidate", Dtype::Bool, ANSWER),
+    field("row_is_target", Dtype::Bool, ANSWER),
+    field("candidate_row", Dtype::Int64, ANSWER),
     field("seed_task", Dtype::Int32, SEED),
     field("seed_index", Dtype::Int64, SEED),
     field("seed_row", Dtype::Int64, SEED),

@@ -135,6 +135,7 @@ impl Sampler {
         let manifest = database.manifest();
         let order = SeedOrder::new(database, &config)?;
         let plans = plan::plans(manifest, &config)?;
+        let is_link = plans.iter().flatten().any(|plan| plan.target_table.is_some());
         let shape = Shape {
             contexts: config.batch_size,
             cells: config.seq_len,
@@ -142,6 +143,7 @@ impl Sampler {
             parents: manifest.max_parents(),
             walk: config.walk_features,
             pairs: config.num_links,
+            answers: if is_link { config.rows() } else { 0 },
         };
         let quotas = Quotas::new(manifest, &config)?;
         let labels_of = |task: &crate::manifest::TaskManifest| {

@@ -151,6 +151,8 @@ pub struct TaskPlan {
     pub target_stype: Stype,
     /// The target's place in the anchor table (kind cell), or `None` (kind table).
     pub target: Option<TargetPlan>,
+    /// The table whose rows a link task chooses among.
+    pub target_table: Option<u32>,
     /// The column id of the observation time (kind table).
     pub time_column: Option<i32>,
     /// Microseconds until a label is known.
@@ -193,9 +195,11 @@ impl TaskPlan {
             target_column: task.target_column_id.0 as i32,
             target_stype: task.target_stype,
             target,
+            target_table: task.target_table.map(|table| table.0),
             time_column: task.time_column_id.filter(|id| !task.remove_columns.contains(id)).map(|id| id.0 as i32),
             horizon: task.horizon_us,
-            has_history: config.history && task.kind == TaskKind::Table,
+            // what a list named is in the tables themselves; that there was one says nothing
+            has_history: config.history && task.kind == TaskKind::Table && task.target_table.is_none(),
             tables: manifest.tables.iter().map(table_plan).collect(),
         })
     }
@@ -211,6 +215,7 @@ impl TaskPlan {
             target_column: -1,
             target_stype: Stype::Identifier,
             target: None,
+            target_table: None,
             time_column: None,
             horizon: None,
             has_history: false,

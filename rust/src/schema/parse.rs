@@ -4,17 +4,17 @@ use indexmap::IndexMap;
 
 use super::json::Json;
 use super::moments::{Moments, parse_duration, parse_time};
-use super::{ColumnSchema, Schema, SplitTimes, TableSchema, TaskSchema};
+use super::{ColumnSchema, LinkTarget, Schema, SplitTimes, TableSchema, TaskSchema};
 use crate::error::{Error, Result, suggestion};
 use crate::ids::TableId;
 use crate::manifest::TaskKind;
-use crate::stype::Stype;
+use crate::stype::{LINK, Stype};
 
 const TOP_FIELDS: [&str; 4] = ["name", "description", "tables", "tasks"];
 const TABLE_FIELDS: [&str; 6] =
     ["file", "primary_key", "temporal_column", "null_time_visible", "description", "columns"];
 const COLUMN_FIELDS: [&str; 3] = ["stype", "foreign_key", "description"];
-const TASK_FIELDS: [&str; 16] = [
+const TASK_FIELDS: [&str; 18] = [
     "kind",
     "query",
     "table",
@@ -22,6 +22,8 @@ const TASK_FIELDS: [&str; 16] = [
     "anchor_key",
     "target_column",
     "target_stype",
+    "target_table",
+    "top_k",
     "observation_time_column",
     "timedelta",
     "timestamps",
@@ -33,6 +35,9 @@ const TASK_FIELDS: [&str; 16] = [
     "description",
 ];
 const IGNORED: &str = "ignored";
+/// How many rows an answer names unless the task says otherwise, and at most.
+const TOP_K: u32 = 10;
+const MAX_TOP_K: u32 = 1000;
 
 pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Schema> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
@@ -122,6 +127,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number from 1 on.
+    fn whole(&self, field: &str, most: u32) -> Result<Option<u32>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        match value {
+            Json::Number(number) if number.fract() == 0.0 && (1.0..=f64::from(most)).contains(number) => {
+                Ok(Some(*number as u32))
+            }
+            _ => Err(self.fault(format!("`{field}` must be a whole number from 1 to {most}"))),
+        }
+    }
+
     fn object(&self, field: &str) -> Result<Option<&'a IndexMap<String, Json>>> {
         match self.get(field) {
             None => Ok(None),
@@ -176,6 +192,7 @@ fn parse_table(name: &str, fields: &Fields<'_>) -> Result<TableSchema> {
             stype: parse_stype(&description, "stype")?,
             foreign_key: None,
             description: description.text("description")?.unwrap_or_default().to_owned(),
+            may_be_list: false,
         });
     }
     let table = TableSchema {
@@ -336,7 +353,11 @@ fn parse_task(schema: &Schema, name: &str, fields: &Fields<'_>) -> Result<TaskSc
     let target_column = fields.required_text("target_column")?;
     let (query, table) = (fields.text("query")?, fields.text("table")?);
     let kind = parse_kind(fields, anchor, target_column, query, table)?;
-    let target_stype = parse_target_stype(fields, kind, anchor, target_column)?;
+    let links = parse_links(schema, fields, kind)?;
+    let target_stype = match links {
+        Some(_) => Stype::Identifier,
+        None => parse_target_stype(fields, kind, anchor, target_column)?,
+    };
     if kind == TaskKind::Table && anchor.primary_key.is_none() {
         return Err(fields.fault(format!("anchor table `{}` has no primary key; name its primary_key", anchor.name)));
     }
@@ -365,6 +386,7 @@ fn parse_task(schema: &Schema, name: &str, fields: &Fields<'_>) -> Result<TaskSc
         anchor_key,
         target_column: target_column.to_owned(),
         target_stype,
+        links,
         observation_time_column: observation_time_column.map(str::to_owned),
         horizon_us: parse_duration(fields, "horizon")?.or(moments.timedelta_us),
         timedelta_us: moments.timedelta_us,
@@ -444,11 +466,33 @@ fn parse_target_stype(fields: &Fields<'_>, kind: TaskKind, anchor: &TableSchema,
         Some(Stype::Identifier) | None => {
             let found = stype.map_or(IGNORED, Stype::name);
             Err(fields.fault(format!(
-                "the target `{target}` is {found}, which cannot be predicted; a target is numerical, timestamp, boolean, categorical or text"
+                "the target `{target}` is {found}, which cannot be predicted; a target is numerical, timestamp, boolean, categorical, text or {LINK}"
             )))
         }
         Some(stype) => Ok(stype),
     }
+}
+
+/// What a link task predicts; `None` for tasks of other kinds.
+fn parse_links(schema: &Schema, fields: &Fields<'_>, kind: TaskKind) -> Result<Option<LinkTarget>> {
+    let (table, top_k) = (fields.text("target_table")?, fields.whole("top_k", MAX_TOP_K)?);
+    if fields.text("target_stype")? != Some(LINK) {
+        let given = table.map(|_| "target_table").or(top_k.map(|_| "top_k"));
+        return given.map_or(Ok(None), |field| {
+            Err(fields.fault(format!("`{field}` belongs to link tasks; set target_stype to {LINK}, or leave it out")))
+        });
+    }
+    if kind == TaskKind::Cell {
+        return Err(fields.fault("a link task needs labels; give a `query` or a `table` of lists of keys"));
+    }
+    let name = table.ok_or_else(|| {
+        fields.fault("`target_table` is missing; name the table whose primary keys the labels of a link task list")
+    })?;
+    let table = find_table(schema, fields, "target_table", name)?;
+    if schema.tables[table.idx()].primary_key.is_none() {
+        return Err(fields.fault(format!("target table `{name}` has no primary key; name its primary_key")));
+    }
+    Ok(Some(LinkTarget { table, top_k: top_k.unwrap_or(TOP_K) }))
 }
 
 fn parse_split(fields: &Fields<'_>) -> Result<Option<SplitTimes>> {
