@@ -117,7 +117,7 @@ LABELS = _mutants(
     ("the target in other rows waits for its label", ".any(|&seed| «self.shows_label(seed as usize)»)", "true"),
     ("the target of row 0 is masked", "if «local == 0» {\n                masked = target", "false"),
     ("a removed target is shown in no other row", "else if «target.is_removed» || !asked.shows_target_of", "false"),
-    ("remove_columns are left out", "!= target && «task.remove_columns.contains(&column.id)»", "false"),
+    ("remove_columns are left out", "!= target && «removed.contains(&column.id)»", "false"),
     ("a removed observation time is left out", ".filter(|id| «!task.remove_columns.contains(id)»)", "true"),
     ("the end of time is not shown as an observation time", "if «time != END_OF_TIME» {\n", "true"),
 )
@@ -206,7 +206,7 @@ ORDER = _mutants(
     ("the order follows rng_seed", "hash(Domain::Order, &[«self.rng_seed», epoch])", "0"),
     (
         "a split samples its own seeds",
-        ".filter(|&idx| «config.split.takes(splits[idx as usize])»)",
+        "Members::of(task.num_seeds, |idx| «config.split.takes(splits[idx as usize])»)",
         "splits.len() > idx as usize",
     ),
     ("ranks are disjoint", "first.checked_add(«rank * size»)", "0 * rank"),
@@ -252,7 +252,7 @@ EXAMPLES = _mutants(
     ("recent examples have visible labels", "&& «asked.shows_label(seed as usize)» && is_open", "true"),
     ("an example comes once", "if «!self.chosen.contains(&seed)» && asked", "true"),
     ("labels of later splits are no examples", "&& «seeds.splits[seed as usize] <= last_split»;", "true"),
-    ("a removed target has no examples", "if «asked.plan.target.is_some_and(|target| target.is_removed)» {", "false"),
+    ("a removed target has no examples", "|| «asked.plan.target.is_some_and(|target| target.is_removed)» {", "false"),
     ("the latest label of an entity is its example", "latest.find(|&seed| «asked.shows_label(seed as usize)»)", "true"),
     ("an example sees what its own seed sees", "*asked = «whole.as_example(seed, examples.config)»;", "whole"),
     ("each example has draws of its own", "&[examples.state, «next as u64 - 1»]", "0"),

@@ -267,7 +267,11 @@ _US_PER_DAY = 86_400_000_000
 
 
 def unit_of(target: Target) -> str:
-    """Unit in which `measured` gives answers."""
+    """Unit in which `measured` gives answers.
+
+    Raises:
+        ValueError: the answer is a list of rows.
+    """
     if target.stype == "link":
         raise ValueError(
             "a list of rows has no one number whose change could be followed: link tasks are not explained"

@@ -38,7 +38,7 @@ class CostMeter:
         return {
             "cpu_s": round(self._before["cpu_s"] + _cpu_s() - self._start_cpu_s, 3),
             "operations": self.operations,
-            "sessions": self._before["sessions"] + 1,
+            "sessions": int(self._before["sessions"]) + 1,
             **{name: max(self._peaks[name], float(value)) for name, value in peaks.items()},
         }
 

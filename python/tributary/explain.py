@@ -174,6 +174,7 @@ def explanations(
     if cells is not None and cells < 0:
         raise ValueError(f"cells = {cells}: expected at least 0")
     described = find_task(run.manifest, task)
+    unit_of(run.targets[task])  # refuses what cannot be explained
     num_seeds = described["splits"][split] if seeds is None else len(seeds)
     total = min(num_seeds, max_seeds or num_seeds)
     options = sampler_options(run.config.data) | {"shuffle": total < num_seeds, "seeds": seeds, "batch_size": 1}

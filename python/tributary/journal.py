@@ -178,7 +178,10 @@ class Journal:
             from tributary.run_plots import write_plots  # Matplotlib takes longer to import than a small run to train
 
             start = time.perf_counter()
-            write_plots(self._dir / "plots", self._history())
+            try:
+                write_plots(self._dir / "plots", self._history())
+            except OSError as error:
+                warnings.warn(f"{self._dir / 'plots'}: curves are not drawn: {error}", RuntimeWarning, stacklevel=3)
             spent = time.perf_counter() - start
             self._no_plots_until = start + 100.0 * spent
 

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from tributary import evaluate, metrics, verdicts
 
 FILE = "promotion.json"
-FILES = ("config.yaml", "environment.json", "training_history.json")
+NOT_SERVED = frozenset(("checkpoints", "evaluation", "plots", "tensorboard", "mlruns", "wandb", "metrics.jsonl", FILE))
+"""What of a run's folder does not go with the model, or (checkpoints, evaluations) only in part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,21 +239,33 @@ def _compare(run_dir: Path, result: Mapping[str, Any], other: Path) -> Check:
     if not tables[0]["seed_index"].equals(tables[1]["seed_index"]):
         raise ValueError(f"{other} and {run_dir} were evaluated on different rows of `{task}`; run `{command}`")
     metric = "mae" if result["metric"] == "nmae" else result["metric"]
-    scored = [_score(result["target_stype"], table) for table in tables]
+    scored = [_score(result, table) for table in tables]
     compared = metrics.difference(metric, *scored)
     is_passed = compared is not None and compared[2] >= 0
     return Check(is_passed, f"{task}: the model {verdicts.compare(str(other), metric, *scored)}")
 
 
-def _score(target_stype: str, rows: pa.Table) -> metrics.Scores:
+def _score(result: Mapping[str, Any], rows: pa.Table) -> metrics.Scores:
+    target_stype = result["target_stype"]
+    if target_stype == "link":
+        return _score_links(rows, result["top_k"])
     label = np.array(rows["label"].to_pylist())
     if target_stype == "boolean":
         return metrics.score(target_stype, label, None, rows["probability"].to_numpy())
     return metrics.score(target_stype, label, np.array(rows["prediction"].to_pylist()))
 
 
+def _score_links(rows: pa.Table, top_k: int) -> metrics.Scores:
+    """Of lists of keys, the likeliest first."""
+    named, ranked = rows["label"].to_pylist(), rows["prediction"].to_pylist()
+    hits = np.zeros((len(named), top_k), bool)
+    for idx, (true, keys) in enumerate(zip(named, ranked, strict=True)):
+        hits[idx, : len(keys)] = [key in set(true) for key in keys]
+    return metrics.score_links(hits, [len(set(true)) for true in named])
+
+
 def _copy(run_dir: Path, to: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """The files of a run that a served model needs: configuration, history, evaluations, the step they are of."""
+    """Configuration, history, statistics and whatever else there is; the evaluations, and the step they are of."""
     step = results[0]["step"]
     kinds = [kind for kind in ("best", "last") if (run_dir / "checkpoints" / kind / str(step)).is_dir()]
     if not kinds:
@@ -261,9 +274,13 @@ def _copy(run_dir: Path, to: Path, results: Sequence[Mapping[str, Any]]) -> None
         )
     place = Path("checkpoints") / kinds[0] / str(step)
     shutil.copytree(run_dir / place, to / place)
-    for name in FILES:
-        if (run_dir / name).is_file():
-            shutil.copy2(run_dir / name, to / name)
+    for path in run_dir.iterdir():
+        if path.name in NOT_SERVED or path.name.startswith(".") or path.name in (evaluate.FILE, "report.html"):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, to / path.name)
+        else:
+            shutil.copy2(path, to / path.name)
     for result in results:
         evaluate.keep(to, dict(result), pq.read_table(run_dir / result["rows_file"]))
 

@@ -23,6 +23,8 @@ def compare(called: str, metric: str, ours: metrics.Scores, theirs: metrics.Scor
         return f"cannot be compared with {called}: {metric} is undefined ({reason})"
     gain, low, high = compared
     figures = f"{metric} {ours.values[metric]:.4g} against {theirs.values[metric]:.4g}"
+    if gain == 0:
+        return f"is neither better nor worse than {called}: {figures}"
     if gain > 0 and low > 0:
         return f"beats {called}: {figures}, better by {gain:.3g} (95 % interval {low:.3g} to {high:.3g})"
     if gain > 0:

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use half::f16;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::available::available_memory;
 use crate::error::{Error, Result};
 pub use crate::format::Key;
 use crate::format::packed::{Packed, TimeCodes, width_of};
@@ -276,6 +277,10 @@ impl Database {
         check_sizes(root, &manifest)?;
         let build_id = u64::from_str_radix(&manifest.build_id, 16)
             .map_err(|_| Error::format(root, "the build id of the manifest is not hexadecimal"))?;
+        let residence = match residence {
+            Residence::Mapped if fits_memory(&manifest) => Residence::HugePages,
+            other => other,
+        };
         let open = |name: &str, kind| -> Result<FileReader> {
             let residence = if kind == FileKind::Vocabulary { Residence::Mapped } else { residence };
             let file = FileReader::open_in(root, name, kind, residence)?;
@@ -460,6 +465,15 @@ fn check_sizes(root: &Path, manifest: &Manifest) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the files that are read at random take no more than half of the memory that is available. Of others, most
+/// of the 2 MiB that are read for a huge page would be gone again before they are used.
+fn fits_memory(manifest: &Manifest) -> bool {
+    let tables = manifest.tables.iter().map(|table| table.file.as_str());
+    let names = tables.chain(manifest.tasks.iter().map(|task| task.file.as_str())).chain([GRAPH_FILE]);
+    let bytes: u64 = names.filter_map(|name| manifest.files.get(name)).map(|file| file.bytes).sum();
+    available_memory().is_some_and(|available| bytes <= available / 2)
 }
 
 impl Inner {

@@ -5,6 +5,7 @@
 //! context that a model may see at the seed's time.
 #![doc(html_no_source)]
 
+mod available;
 pub mod bitmap;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import tributary.promote
@@ -39,6 +40,8 @@ def make_run(
     (folder / "checkpoints" / "best" / str(step) / "weights").write_text(f"noise {noise}")
     (folder / "checkpoints" / "last" / "99").mkdir(parents=True)
     (folder / "config.yaml").write_text("run: {name: shops}\n")
+    (folder / "statistics.safetensors").write_text("means")
+    (folder / "plots").mkdir()
     for task in tasks:
         fitted = FITTED.setdefault((database.path, task), judge.Fitted(database, task, None))
         predictions = make_predictions(database, task, noise=noise, rng_seed=rng_seed)
@@ -97,6 +100,13 @@ def test_a_model_worse_beyond_chance_does_not_replace_the_better_one(shops, tmp_
     assert "not beyond chance" in verdicts["alike"].words
 
 
+def test_lists_are_compared_by_their_own_metrics():
+    rows = pa.table({"label": [["a", "b"], ["c"]], "prediction": [["b", "x", "a"], ["y"]]})
+    scored = tributary.promote._score({"target_stype": "link", "top_k": 3}, rows)
+    assert scored.values["map"] == pytest.approx((1 + 2 / 3) / 2 / 2)
+    assert scored.values["recall"] == pytest.approx(0.5)
+
+
 def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path, opened):
     first, second = (
         make_run(tmp_path / "first", shops, noise=2.0),
@@ -113,6 +123,8 @@ def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path
     assert len(record["gates"]) == 1
     assert (place / "checkpoints" / "best" / "7" / "weights").read_text() == "noise 1.0"
     assert json.loads((tmp_path / "models" / "shops.previous" / "promotion.json").read_text())["step"] == 40
+    assert (place / "statistics.safetensors").is_file(), "what a server needs goes with the model"
+    assert not (place / "plots").exists()
     assert opened == [tmp_path / "models" / ".shops.partial"] * 2
     assert check(first, Gates(not_worse_than=place)), "the promoted folder can be compared with again"
 

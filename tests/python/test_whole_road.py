@@ -147,6 +147,19 @@ def test_from_parquet_to_an_honest_prediction(shop: Path) -> None:
     assert asked["split"] == asked["label"] == [None, None]
     assert asked["probability"][0] > asked["probability"][1], "customers of odd number buy more often"
 
+    # what these answers follow from, and rows as vectors
+    why, page = shop / "why.parquet", shop / "why.html"
+    explained = [*keys, "--out", shop / "asked.parquet", "--explain", why, "--explain-html", page]
+    assert "orders.customer" in tributary("predict", run, "--task", "buys", *explained).stderr
+    table = pq.read_table(why).to_pylist()
+    assert {each["entity"] for each in table} == {1, 2}
+    assert {each["path"] for each in table} >= {"", "orders.customer", "buys.customer"}
+    assert "probability of true" in page.read_text()
+    tributary("embed-rows", run, "customers", *keys, "--out", shop / "rows.parquet")
+    embedded = pq.read_table(shop / "rows.parquet")
+    assert embedded["key"].to_pylist() == [1, 2]
+    assert embedded.schema.field("embedding").type.list_size == 16
+
     # a question that is no task, asked of those who bought lately; the run's database stays as it is
     digest = tributary("verify", shop / "db").stdout
     rows = "COUNT(orders.*, {}, days)"

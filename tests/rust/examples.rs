@@ -285,8 +285,46 @@ fn examples_of_a_cell_task_are_rows_with_a_known_target() {
         let expected = [0, 1, 2, 3, 5].map(|n| 1000 + n);
         assert_eq!(amounts(&task, alone.clone()), BTreeSet::from(expected), "{choice:?}");
         let removed = Task { removed: vec![2], ..task.clone() };
-        assert_eq!(amounts(&removed, alone), BTreeSet::new());
+        assert_eq!(amounts(&removed, alone.clone()), BTreeSet::new());
+        let (_root, database) = database(&tables, &[removed]);
+        let starts = batch(&database, &alone, 6).row_hop.iter().filter(|&&hop| hop == 0).count();
+        assert_eq!(starts, 1, "an example that cannot show its label is none: {choice:?}");
     }
+}
+
+#[test]
+fn labels_of_later_splits_change_no_choice() {
+    let early = |split| move |n: u32| seed(1 + n % 7, i64::from(n), split, n as f32);
+    let seeds = |others: u32| (0..30).map(early(0)).chain([seed(0, 500, 1, 0.0)]).chain((0..others).map(early(2)));
+    for choice in [ExampleChoice::Random, ExampleChoice::Recent] {
+        let chosen = [0, 30].map(|others| {
+            let (tables, tasks) = shop(8, &everybody(8), seeds(others).collect());
+            let (_root, database) = database(&tables, &tasks);
+            examples(&batch(&database, &config(5, choice), 30))
+        });
+        assert_eq!(chosen[0], chosen[1], "{choice:?}");
+    }
+}
+
+#[test]
+fn every_example_has_draws_of_its_own() {
+    // two customers with ten purchases each, of which two are drawn for each example
+    let purchases: Vec<_> = (1..3).flat_map(|customer| (0..10).map(move |time| (customer, time, 0))).collect();
+    let (tables, tasks) = shop(3, &purchases, vec![seed(1, 5, 0, 1.0), seed(2, 5, 0, 2.0), seed(0, 50, 0, 0.0)]);
+    let (_root, database) = database(&tables, &tasks);
+    let is_equal = |rng_seed| {
+        let options =
+            SamplerConfig { rng_seed, num_neighbors: 2.into(), max_hops: Some(2), ..config(2, ExampleChoice::Random) };
+        let batch = batch(&database, &options, 2);
+        let rows =
+            (0..batch.shape.cells).filter(|&at| batch.cell_column[at] == PURCHASES && !batch.cell_is_padding[at]);
+        let drawn: BTreeSet<i64> = rows.map(|at| batch.cell_value[at] as i64).collect();
+        assert_eq!(drawn.len(), 4);
+        let of = |rows: std::ops::Range<i64>| drawn.range(rows).map(|row| row % 10).collect::<Vec<_>>();
+        of(0..10) == of(10..20)
+    };
+    // equal by chance in one of 45
+    assert!((0..20).filter(|&rng_seed| is_equal(rng_seed)).count() < 5);
 }
 
 #[test]

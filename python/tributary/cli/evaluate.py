@@ -151,6 +151,8 @@ def _said(result: dict[str, Any]) -> list[str]:
         lines += [f"the ensemble {verdict}" for verdict in result["ensemble"]["verdicts"]]
     if result.get("differences"):
         lines.append(f"the runs differ by more than their random number: {', '.join(result['differences'])}")
+    if "recall_of_context" in result:
+        lines.append(f"{100 * result['recall_of_context']:.1f} % of what the labels name was in the contexts")
     return lines + [f"note: {remark}" for remark in result["remarks"]]
 
 

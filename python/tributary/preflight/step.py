@@ -111,15 +111,12 @@ def _check_gradients(state: Any) -> Check:
     reached = set()
     for path, leaf in moments:
         name = jax.tree_util.keystr(path)
-        if leaf.ndim or leaf.size == 1:
-            owner = next((key for key in params if name.endswith(key)), None)
-            if owner is not None and leaf.shape == params[owner].shape and bool((leaf != 0).any()):
-                reached.add(owner)
-    owned = {key for key in params if any(jax.tree_util.keystr(path).endswith(key) for path, _ in moments)}
-    idle = sorted(owned - reached)
-    found = f"reached {len(reached)} of {len(params)} parameters"
-    if len(params) > len(owned):
-        found += f", {len(params) - len(owned)} are frozen"
+        owner = next((key for key in params if name.endswith(key)), None)
+        if owner is not None and leaf.shape == params[owner].shape and bool((leaf != 0).any()):
+            reached.add(owner)
+    idle = sorted(params.keys() - reached)
+    num_frozen = len(jax.tree.leaves(state.get("frozen", {})))
+    found = f"reached {len(reached)} of {len(params)} parameters" + (f", {num_frozen} are frozen" if num_frozen else "")
     if not reached:
         return Check("gradients", "fail", found, "nothing learns: check train.freeze and the objective")
     if idle:

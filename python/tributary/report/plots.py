@@ -52,6 +52,9 @@ LABELS = {
     "popular": "most named",
 }
 
+SQUARE = (3.1, 2.9)
+"""Inches of the plots of which four stand in a row."""
+
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -146,14 +149,24 @@ def run_bars(
             strength = 0.85 if who == runs[0][0] else 0.4
             axes.barh(position, value, height=0.55, color=MODEL, alpha=strength, linewidth=0)
             axes.plot([low, high], [position] * 2, color=INK, linewidth=1.2)
-            axes.annotate(f"{value:.4g}", (high, position), (6, -3), textcoords="offset points", color=INK)
+            axes.annotate(
+                f"{value:.4g}",
+                (0, position),
+                (8, -3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                color=PAGE if who == runs[0][0] else INK,
+                weight="bold",
+            )
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
         for entry in baselines:
             if entry["name"] == "lightgbm" and entry["metrics"][metric] is not None:
-                axes.axvline(entry["metrics"][metric], color=LIGHTGBM, linestyle="--", label="LightGBM")
+                value = entry["metrics"][metric]
+                axes.axvline(value, color=LIGHTGBM, linestyle="--", label=f"LightGBM {value:.4g}")
                 axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+                low, high = min(low, value), max(high, value)
         floor = 0.5 if metric == "auroc" and low > 0.5 else min(0.0, low)
-        axes.set_xlim(floor, high + 0.12 * (high - floor))
+        axes.set_xlim(floor, high + 0.03 * (high - floor))
         axes.set_yticks(range(len(known)), [who for who, _ in known])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(axis="y", visible=False)
@@ -236,7 +249,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         return []
     shown = {who: scores[who] for who in ("lightgbm", "ensemble", "model") if who in scores}
     pictures = []
-    with _figure(f"{name} roc", 3.6) as figure:
+    with _figure(f"{name} roc", *SQUARE) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -246,7 +259,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
         axes.legend(loc="lower right")
         pictures.append(_svg(figure, "ROC curve"))
-    with _figure(f"{name} pr", 3.6) as figure:
+    with _figure(f"{name} pr", *SQUARE) as figure:
         axes = figure.subplots()
         axes.axhline(label.mean(), color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -254,9 +267,9 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
             area = sk.average_precision_score(label, score)
             axes.plot(*_thinned(recall, precision), color=COLORS[who], label=f"{LABELS[who]} {area:.3f}")
         axes.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.03))
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower left")
         pictures.append(_svg(figure, "precision-recall curve"))
-    with _figure(f"{name} calibration", 3.6) as figure:
+    with _figure(f"{name} calibration", *SQUARE) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
         for who, score in shown.items():
@@ -267,7 +280,7 @@ def boolean_plots(name: str, label: NDArray[np.bool_], scores: Mapping[str, Floa
         pictures.append(_svg(figure, "calibration"))
     said = np.where(scores["model"] >= THRESHOLD, "true", "false")
     title = f"Confusion at probability {THRESHOLD:g}"
-    pictures.append(_confusion(name, np.where(label, "true", "false"), said, ["true", "false"], title, 3.6, 3.2))
+    pictures.append(_confusion(name, np.where(label, "true", "false"), said, ["true", "false"], title, *SQUARE))
     return pictures
 
 

@@ -282,6 +282,8 @@ pub enum Residence {
     /// In the system's cache of the file, shared by all processes.
     #[default]
     Mapped,
+    /// There, too, in huge pages where the system has them: for files that fit into its memory and are read at random.
+    HugePages,
     /// In this process's own memory, in huge pages.
     Memory,
 }
@@ -313,6 +315,7 @@ impl FileReader {
         let path = root.join(name);
         let mapping = match residence {
             Residence::Mapped => Mapping::open(&path)?,
+            Residence::HugePages => Mapping::open(&path)?.in_huge_pages(),
             Residence::Memory => Mapping::read(&path)?,
         };
         let (entries, build_id) =

@@ -26,6 +26,16 @@ impl Mapping {
         Ok(Self(map))
     }
 
+    /// Asks for huge pages in the system's cache of the file, for all who map it: a random access then costs less of a
+    /// walk through page tables, and what is not in the cache is read 2 MiB at a time.
+    #[must_use]
+    pub fn in_huge_pages(self) -> Self {
+        #[cfg(target_os = "linux")]
+        // a hint that a system without huge pages of files refuses: small ones do
+        let _ = self.0.advise(memmap2::Advice::HugePage);
+        self
+    }
+
     /// Reads a regular file into memory of its own, in huge pages where the system has them: a random access then costs
     /// no walk through page tables.
     ///
@@ -55,6 +65,19 @@ fn open(path: &Path) -> Result<(File, u64)> {
         return Err(Error::format(path, "expected a regular file"));
     }
     Ok((File::open(path).map_err(|source| Error::io(path, source))?, metadata.len()))
+}
+
+/// Takes a file that was written and synchronized out of the system's cache, which keeps written files in small pages:
+/// the next reader may get [huge ones](Mapping::in_huge_pages). A hint.
+pub(crate) fn leave_cache(path: &Path) {
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = File::open(path) {
+        use std::os::fd::AsRawFd;
+        // SAFETY: plain integers, and a descriptor that stays open during the call, which changes no byte of the file.
+        let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
 }
 
 /// A file without a name, mapped for reading and writing; its space is free again once the value or the process is gone.

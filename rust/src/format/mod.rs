@@ -13,7 +13,7 @@ mod text;
 
 pub use file::{FileKind, FileReader, FileWriter, Residence, Section, SectionWriter, hash_file};
 pub use keys::{Key, Keys, num_key_sections};
-pub(crate) use mmap::{Scratch, prefetch_read};
+pub(crate) use mmap::{Scratch, leave_cache, prefetch_read};
 pub use text::TextWriter;
 
 /// The version of the format this build writes and the only one it reads.

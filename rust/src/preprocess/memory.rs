@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 
+use crate::available::available_memory;
 use crate::error::{Error, Result};
 use crate::format::Scratch;
 
@@ -36,7 +37,7 @@ struct Account {
 impl Memory {
     /// Up to `limit` bytes on the heap (a quarter of what is available where `None`), the rest in `folder`.
     pub(super) fn new(folder: &Path, limit: Option<u64>) -> Self {
-        let limit = limit.unwrap_or_else(|| available().map_or(UNKNOWN, |bytes| (bytes / 4).max(LEAST)));
+        let limit = limit.unwrap_or_else(|| available_memory().map_or(UNKNOWN, |bytes| (bytes / 4).max(LEAST)));
         Self(Arc::new(Account { folder: folder.to_owned(), limit, used: AtomicU64::new(0) }))
     }
 
@@ -83,16 +84,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.account.used.fetch_sub(self.size, Ordering::Relaxed);
     }
-}
-
-/// Bytes a new process can have without driving others out, as Linux tells; the limit of its control group counts.
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
-    let number = |name: &str| std::fs::read_to_string(name).ok()?.trim().parse::<u64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    Some(group.map_or(machine, |group| group.min(machine)))
 }
 
 /// Values of a fixed number, on the heap or in a scratch file.

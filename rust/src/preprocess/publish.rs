@@ -14,7 +14,7 @@ use super::staged::{remove_if_there, staged_manifest};
 use super::task_file::TaskFile;
 use crate::database::{Database, Vectors};
 use crate::error::{Error, Result};
-use crate::format::{FileKind, FileReader, FileWriter, hash_file, vectors};
+use crate::format::{FileKind, FileReader, FileWriter, hash_file, leave_cache, vectors};
 use crate::manifest::{FileManifest, MANIFEST_FILE, Manifest};
 use crate::stype::Stype;
 
@@ -95,7 +95,9 @@ fn files(root: &Path) -> Result<BTreeMap<String, FileManifest>> {
             let name = path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned);
             let name = name.ok_or_else(|| Error::Argument(format!("{}: the name is not UTF-8", path.display())))?;
             let bytes = std::fs::metadata(path).map_err(|source| Error::io(path, source))?.len();
-            Ok((name, FileManifest { bytes, xxh3: hash_file(path)? }))
+            let xxh3 = hash_file(path)?;
+            leave_cache(path);
+            Ok((name, FileManifest { bytes, xxh3 }))
         })
         .filter(|file| !file.as_ref().is_ok_and(|(name, _)| name == MANIFEST_FILE))
         .collect()

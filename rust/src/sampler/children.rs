@@ -7,6 +7,7 @@
 use super::config::{SamplerConfig, Strategy};
 use super::context::Asked;
 use super::frontier::{Draws, Via, Visit};
+use super::lead_in::send_for_labels;
 use super::plan::Quotas;
 use super::rng::Rng;
 use super::temporal::Visible;
@@ -22,8 +23,6 @@ const RING: usize = 32;
 /// Lists that are searched for the end of what is visible before their turn, and probes of them per draw.
 const LISTS_AHEAD: usize = 6;
 const PROBES_PER_DRAW: usize = 2;
-/// Labels of a history that are brought closer before its turn.
-const LABELS_AHEAD: usize = 32;
 
 /// A list of children that was opened.
 #[derive(Clone, Copy, Debug)]
@@ -382,10 +381,7 @@ fn advance_history(asked: &Asked<'_>, list: &mut ChildList) {
         }
         1 => {
             list.stage = 2;
-            let range = list.start as usize..(list.start + list.len) as usize;
-            for &seed in asked.seeds.indices[range].iter().take(LABELS_AHEAD) {
-                asked.seeds.prefetch_label(seed as usize, asked.plan.target_stype);
-            }
+            send_for_labels(asked, list.start as usize, list.len as usize);
         }
         _ => {}
     }

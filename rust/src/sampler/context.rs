@@ -226,7 +226,7 @@ impl<'a> Walker<'a> {
             if visited % ROWS_PER_STEP == 0
                 && let Some(lead_in) = &mut lead_in
             {
-                lead_in.advance(view);
+                lead_in.advance(view, self.plans, self.config);
             }
         }
         if self.frontier.rows().len() > visited {
@@ -252,9 +252,7 @@ impl<'a> Walker<'a> {
 
     fn lead_in(&self, seed: Seed) -> Option<LeadIn<'a>> {
         // a row of a table has no seed to be read first
-        let plan = self.plans[seed.task.idx()].as_ref().filter(|plan| !plan.is_row)?;
-        let row = self.config.seeds.as_ref().map(|questions| questions.get(seed.index).0);
-        Some(LeadIn::new(self.view, plan, seed, row))
+        self.plans[seed.task.idx()].as_ref().filter(|plan| !plan.is_row).map(|_| LeadIn::new(seed))
     }
 
     /// Adds a row unless it was found before.

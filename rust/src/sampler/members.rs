@@ -1,5 +1,7 @@
 //! Which rows of a table, or seeds of a task, are sampled: numbered without gaps, in as little memory as they need.
 
+use std::ops::Range;
+
 use super::config::{SamplerConfig, Split};
 use super::temporal::END_OF_TIME;
 use crate::database::Database;
@@ -16,8 +18,8 @@ const STRIDE: usize = 8;
 /// Members of a set of rows, in order.
 #[derive(Clone, Debug)]
 pub enum Members {
-    /// All of that many.
-    All(u32),
+    /// Those of a range.
+    Range(Range<u32>),
     /// Those of a list.
     List(Vec<u32>),
     /// Those with a set bit.
@@ -29,7 +31,7 @@ impl Members {
     #[allow(clippy::len_without_is_empty)] // asked for by nobody
     pub fn len(&self) -> u64 {
         match self {
-            Self::All(len) => u64::from(*len),
+            Self::Range(range) => range.len() as u64,
             Self::List(rows) => rows.len() as u64,
             Self::Bits(bits) => u64::from(bits.len),
         }
@@ -38,9 +40,20 @@ impl Members {
     /// The `nth` one.
     pub fn get(&self, nth: u64) -> u32 {
         match self {
-            Self::All(_) => nth as u32,
+            Self::Range(range) => range.start + nth as u32,
             Self::List(rows) => rows[nth as usize],
             Self::Bits(bits) => bits.get(nth as u32),
+        }
+    }
+
+    /// Those of `0..len` for which something holds; in the order of time, the seeds of a split are often a range.
+    pub fn of(len: u32, is_member: impl Fn(u32) -> bool) -> Self {
+        let start = (0..len).find(|&row| is_member(row)).unwrap_or(len);
+        let end = (start..len).find(|&row| !is_member(row)).unwrap_or(len);
+        if (end..len).any(&is_member) {
+            Self::List((start..len).filter(|&row| is_member(row)).collect())
+        } else {
+            Self::Range(start..end)
         }
     }
 
@@ -65,7 +78,7 @@ impl Members {
             }
             bits.push(is_member);
         }
-        Ok(if bits.len == table.num_rows { Self::All(table.num_rows) } else { Self::Bits(bits) })
+        Ok(if bits.len == table.num_rows { Self::Range(0..table.num_rows) } else { Self::Bits(bits) })
     }
 }
 
@@ -132,9 +145,21 @@ mod tests {
                     expected.push(row);
                 }
             }
-            let members = Members::Bits(bits);
-            assert_eq!(members.len(), expected.len() as u64);
-            assert!((0..members.len()).map(|nth| members.get(nth)).eq(expected));
+            let listed = Members::of(len, |row| expected.binary_search(&row).is_ok());
+            for members in [Members::Bits(bits), listed] {
+                assert_eq!(members.len(), expected.len() as u64);
+                assert!((0..members.len()).map(|nth| members.get(nth)).eq(expected.iter().copied()));
+            }
         }
+    }
+
+    #[test]
+    fn members_side_by_side_are_a_range() {
+        for (start, end) in [(0, 0), (0, 9), (3, 9), (0, 4), (2, 5)] {
+            assert!(
+                matches!(Members::of(9, |row| (start..end).contains(&row)), Members::Range(range) if range.len() == (end - start) as usize)
+            );
+        }
+        assert!(matches!(Members::of(9, |row| row % 2 == 0), Members::List(rows) if rows == [0, 2, 4, 6, 8]));
     }
 }

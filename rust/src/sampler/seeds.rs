@@ -122,10 +122,9 @@ impl SeedOrder {
                 Error::Argument(format!("unknown task `{name}`{near}"))
             })?;
             let splits = database.task(task.id).splits;
-            let of_split = |&idx: &u32| config.split.takes(splits[idx as usize]);
             let seeds = match &config.seeds {
-                Some(questions) => Members::All(questions.len() as u32),
-                None => Members::List((0..task.num_seeds).filter(of_split).collect()),
+                Some(questions) => Members::Range(0..questions.len() as u32),
+                None => Members::of(task.num_seeds, |idx| config.split.takes(splits[idx as usize])),
             };
             sources.push(Source { id: task.id, seeds, share: 0 });
         }
@@ -304,7 +303,7 @@ mod tests {
 
     #[test]
     fn every_block_has_exact_shares_and_every_source_its_own_epochs() {
-        let source = |(id, len, share)| Source { id: TaskId(id), seeds: Members::All(len), share };
+        let source = |(id, len, share)| Source { id: TaskId(id), seeds: Members::Range(0..len), share };
         let sources: Vec<Source> = [(0, 7, 1000), (4, 5000, 3000), (2, 1, 96)].into_iter().map(source).collect();
         let order = SeedOrder { sources, len: 5008, is_shuffled: true, is_weighted: true, rng_seed: 3 };
         let all: Vec<Seed> = order.seeds(0, 5 * BLOCK).flatten().collect();
