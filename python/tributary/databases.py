@@ -36,9 +36,11 @@ class Offsets:
     vocab: int = 0
     foreign_key: int = 0
     task: int = 0
+    num_parents: int = 0
+    """Width of the parents' axis of a batch: that of the database with the most foreign keys."""
 
     def move(self, batch: Batch) -> Batch:
-        """The batch with ids of the joined databases; -1 stays."""
+        """The batch with ids of the joined databases, and as many places for parents as theirs have; -1 stays."""
         if self == Offsets():
             return batch
 
@@ -54,7 +56,12 @@ class Offsets:
             "link_key": self.foreign_key,
             "seed_task": self.task,
         }
-        return dataclasses.replace(batch, **{name: moved(name, by) for name, by in by_field.items()})
+        fields = {name: moved(name, by) for name, by in by_field.items()}
+        missing = max(0, self.num_parents - batch.row_parents.shape[2])
+        padding = ((0, 0), (0, 0), (0, missing))
+        fields["row_parents"] = np.pad(batch.row_parents, padding, constant_values=-1)
+        fields["row_parent_keys"] = np.pad(fields["row_parent_keys"], padding, constant_values=-1)
+        return dataclasses.replace(batch, **fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +129,8 @@ def join(sources: Sequence[Source], *, are_spread: bool) -> tuple[tuple[Source, 
         are_spread: as in `database_arrays`.
     """
     arrays = [database_arrays(source.database, are_spread=are_spread) for source in sources]
-    placed, begin = [], Offsets()
+    num_parents = max(len(table["foreign_keys"]) for source in sources for table in source.manifest["tables"])
+    placed, begin = [], Offsets(num_parents=num_parents if len(sources) > 1 else 0)
     num_classes = max(each.task_classes.shape[1] for each in arrays)
     columns = []
     for source, each in zip(sources, arrays, strict=True):
@@ -136,6 +144,7 @@ def join(sources: Sequence[Source], *, are_spread: bool) -> tuple[tuple[Source, 
             vocab=begin.vocab + len(each.vocab_vectors),
             foreign_key=begin.foreign_key + len(each.foreign_key_vectors),
             task=begin.task + len(each.task_classes),
+            num_parents=begin.num_parents,
         )
     if begin.foreign_key > np.iinfo(np.int16).max:
         raise ConfigError(f"the databases have {begin.foreign_key} foreign keys together, more than batches can name")

@@ -117,8 +117,11 @@ class Devices:
         return self._sharding(*names)
 
     def _put(self, tree: Any, shardings: Any) -> Any:
-        if self.world_size == 1:
+        if self.size == 1:
             return jax.device_put(tree, shardings)
+        # From the host: arrays on one device would be cut up by a program that is compiled for every shape.
+        if self.world_size == 1:
+            return jax.device_put(jax.tree.map(np.array, tree), shardings)
 
         def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
             whole = np.asarray(leaf)

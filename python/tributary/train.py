@@ -167,7 +167,7 @@ class Training:
         self._limit_s = (config.train.time_limit_minutes or math.inf) * 60.0
         self._pending: tuple[Loaded, dict[str, jax.Array]] | None = None
         self._validation: Validation | None = None
-        self._num_idle = self._journal.validations_since_best()
+        self._num_idle = int(devices.largest(np.array(self._journal.validations_since_best())))
         self._agreed_s = self._position.elapsed_s
 
     def _open_journal(self) -> Journal:
