@@ -21,6 +21,8 @@ from tributary import baselines, metrics
 from tributary.asof import END_OF_TIME
 from tributary.features import Task
 from tributary.judge import metric_of
+from tributary.link_baselines import RANKINGS
+from tributary.links import LinkTask, is_link
 from tributary.regimes import REGIMES, resolve_cutoff
 
 FITS = {"constant": baselines.constant, "entity": baselines.entity_mean, "lightgbm": baselines.lightgbm}
@@ -62,6 +64,19 @@ def print_task(database: tributary.Database, name: str, split: str, num_rng_seed
             print(f"{line}  {seconds:.1f} s{trained}", flush=True)
 
 
+def print_links(database: tributary.Database, name: str, split: str) -> None:
+    """The baselines of a link task, in the seed-time regime."""
+    task = LinkTask.load(database, name)
+    seeds = np.flatnonzero(task.split == baselines.SPLITS[split])
+    lists = [task.list_of(int(seed)) for seed in seeds]
+    for fit in RANKINGS.values():
+        ranking = fit(database, name)
+        scores = metrics.score_links(metrics.is_hit(ranking.predict(seeds), lists), task.lengths[seeds])
+        figures = "  ".join(f"{metric} {scores.values[metric]:.4f}" for metric in metrics.LINK_NAMES)
+        low, high = scores.intervals["map"] or (np.nan, np.nan)
+        print(f"{name:<24}seed-time  {ranking.name:<10}{figures}  [{low:.4f}, {high:.4f}]", flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the lines."""
     parser = argparse.ArgumentParser(description="Baselines of a processed database.")
@@ -74,7 +89,11 @@ def main(argv: list[str] | None = None) -> int:
         database = tributary.Database(arguments.database)
         described = json.loads(database.manifest)["tasks"]
         tasks = [task["name"] for task in described if task["target_stype"] in metrics.NAMES]
+        links = [task["name"] for task in described if is_link(task)]
         for name in tasks if arguments.task is None else [arguments.task]:
+            if name in links:
+                print_links(database, name, arguments.split)
+                continue
             print_task(database, name, arguments.split, max(1, arguments.rng_seeds))
     except (ValueError, OSError, tributary.TributaryError) as error:
         print(f"error: {error}", file=sys.stderr)
