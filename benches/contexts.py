@@ -24,7 +24,7 @@ def made_up_batch(*, batch_size: int, seq_len: int, rng_seed: int = 0, num_paren
         num_parents: `P`, at least 3.
     """
     rng = np.random.default_rng(rng_seed)
-    sizes = {"B": batch_size, "S": seq_len, "R": seq_len, "P": num_parents, "7": 7, "W": 0, "L": 0}
+    sizes = {"B": batch_size, "S": seq_len, "R": seq_len, "P": num_parents, "7": 7, "W": 0, "L": 0, "A": 0}
     arrays = {}
     for name, (dtype, axes) in Batch.spec().items():
         is_id = dtype.startswith("int") and name not in ("cell_calendar", "seed_time")

@@ -373,6 +373,12 @@ def _lock(path: Path) -> int:
         raise CheckpointError(
             f"{path.parent}: {holder} is training this run; wait for it, or take another run.name"
         ) from None
+    except OSError as error:  # some network file systems
+        warnings.warn(
+            f"{path}: no lock to be had ({error}): see to it that nobody else trains this run",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} of {os.uname().nodename}".encode())
     return descriptor
