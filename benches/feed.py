@@ -7,7 +7,7 @@ Three figures, with the configuration of the demo:
 
 1. batches per second out of the mixture of samplers, in numpy, and on the device by `Loader`, which begins the transfer
    of the next batch before the present one is used; nothing else runs, so this is what a device could at most be fed;
-2. the wait of every step of a real training run (`tributary.train.train`), from its `metrics.jsonl`: median, 95 %, the
+2. the wait of every step of a real training run (`tributary train`), from its `metrics.jsonl`: median, 95 %, the
    longest, and the share of the whole; the first steps, which compile, are left out;
 3. how many times faster batches come than steps take them.
 
@@ -30,10 +30,10 @@ from measure import cpu_seconds, verdict
 
 from tributary.config import RunConfig
 from tributary.data import Loader
-from tributary.databases import open_sources
-from tributary.devices import Devices
-from tributary.mixture import training_mixture
-from tributary.train import train
+from tributary.training.databases import open_sources
+from tributary.training.devices import Devices
+from tributary.training.mixture import training_mixture
+from tributary.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_SHARE = 0.01

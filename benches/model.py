@@ -81,8 +81,8 @@ def step(name: str, size: str, seq_len: int, batch_size: int) -> None:
     from flax import nnx
 
     from tributary.config import ModelConfig
-    from tributary.losses import Objective, objective_loss
     from tributary.model import build_model
+    from tributary.training.losses import Objective, objective_loss
 
     d_model, num_layers, num_heads, d_ff = SIZES[size]
     sizes = {"d_model": d_model, "num_layers": num_layers, "num_heads": num_heads, "d_ff": d_ff}

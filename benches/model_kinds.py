@@ -2,8 +2,8 @@
 
     python benches/model_kinds.py data/processed/rel-f1 driver-position --minutes 5 --time-features hour,weekday,day
 
-Each kind is trained by `tributary.train` with the sizes of the preset `demo`, the same batches and the same time limit,
-and predicts val and test by `tributary.predict`. CPU-seconds are of this process, sampler threads included, from the
+Each kind is trained by `training.train` with the sizes of the preset `demo`, the same batches and the same time limit,
+and predicts val and test by `prediction.predict`. CPU-seconds are of this process, sampler threads included, from the
 third step to the last before the first validation: compilation and validation are left out. Prints Markdown.
 """
 
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tributary import metrics
 from tributary.config import RunConfig
-from tributary.predict import find_task, load_run, predict_split
-from tributary.train import Report, train
+from tributary.metadata import find_task
+from tributary.prediction.predict import load_run, predict_split
+from tributary.training.train import Report, train
 
 WARM_UP = 2
 """Steps that may compile."""

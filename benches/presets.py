@@ -30,11 +30,11 @@ def step(arguments: argparse.Namespace) -> None:
     from flax import nnx
 
     from tributary.config import RunConfig
-    from tributary.cost import device_peak_bytes, peak_memory_bytes
-    from tributary.losses import Objective, objective_loss
-    from tributary.operations import StepOperations, peak_operations
-    from tributary.optim import init_state, make_train_step
-    from tributary.predict import describe_model
+    from tributary.model.forward import describe_model
+    from tributary.training.cost import device_peak_bytes, peak_memory_bytes
+    from tributary.training.losses import Objective, objective_loss
+    from tributary.training.operations import StepOperations, peak_operations
+    from tributary.training.optim import init_state, make_train_step
 
     values = {"data": {"database": "made up", "seq_len": arguments.seq_len}, "model": {"preset": arguments.presets[0]}}
     config = RunConfig.from_mapping(values, arguments.set)

@@ -134,8 +134,8 @@ def our_model(kind: str, sizes: dict[str, int], weights: Arrays, attention: str)
     """Static description and parameters of our model with weights of theirs."""
     from tributary.config import ModelConfig
     from tributary.import_weights import SIZES
+    from tributary.model.forward import describe_model
     from tributary.model.published import to_params
-    from tributary.predict import describe_model
 
     given = {ours: sizes[theirs] for theirs, ours in SIZES.items()}
     config = ModelConfig.model_validate({"preset": kind, **given, "attention": attention})

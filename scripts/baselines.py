@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 
 import tributary
-from tributary import baselines, judge_links, metrics
-from tributary.asof import END_OF_TIME
-from tributary.features import Task
-from tributary.judge import metric_of
-from tributary.judge_links import score_lists
-from tributary.link_baselines import RANKINGS
+from tributary import metrics
+from tributary.evaluation import baselines, judge_links
+from tributary.evaluation.asof import END_OF_TIME
+from tributary.evaluation.features import Task
+from tributary.evaluation.judge import metric_of
+from tributary.evaluation.judge_links import score_lists
+from tributary.evaluation.link_baselines import RANKINGS
+from tributary.evaluation.regimes import REGIMES, resolve_cutoff
 from tributary.links import LinkTask
-from tributary.regimes import REGIMES, resolve_cutoff
 
 FITS = {"constant": baselines.constant, "entity": baselines.entity_mean, "lightgbm": baselines.lightgbm}
 

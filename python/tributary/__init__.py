@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from tributary.data import Database, Sampler
     from tributary.errors import FormatError, SchemaError, TributaryError
     from tributary.importing import import_source, import_tables
-    from tributary.mixture import Mixture
-    from tributary.predict import Run, load_run
+    from tributary.prediction.predict import Run, load_run
     from tributary.preprocess import preprocess, verify
     from tributary.seeds import Seeds, seeds_from_keys, seeds_from_query, seeds_from_table
+    from tributary.training.mixture import Mixture
 
 __version__: str
 
@@ -39,7 +39,7 @@ _HOMES = {
     # data
     "Batch": "tributary.batch",
     "Database": "tributary.data",
-    "Mixture": "tributary.mixture",
+    "Mixture": "tributary.training.mixture",
     "Sampler": "tributary.data",
     "Seeds": "tributary.seeds",
     "seeds_from_keys": "tributary.seeds",
@@ -52,8 +52,8 @@ _HOMES = {
     "preprocess": "tributary.preprocess",
     "verify": "tributary.preprocess",
     # trained runs
-    "Run": "tributary.predict",
-    "load_run": "tributary.predict",
+    "Run": "tributary.prediction.predict",
+    "load_run": "tributary.prediction.predict",
     # errors
     "FormatError": "tributary.errors",
     "SchemaError": "tributary.errors",

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from tributary.batch import Batch
-from tributary.calibration import Calibration, check_levels
 from tributary.data import Database
 from tributary.links import Ranker
+from tributary.prediction.calibration import Calibration, check_levels
 
 _TYPES = {"numerical": pa.float64(), "timestamp": pa.timestamp("us"), "boolean": pa.bool_()}
 """What a target is in a table of answers; all others are texts."""

@@ -148,7 +148,7 @@ class Turn:
 
 
 class BatchSource(Protocol):
-    """What a loader needs: a mixture of samplers (`tributary.mixture`)."""
+    """What a loader needs: a mixture of samplers (`tributary.training.mixture`)."""
 
     def draw(self) -> Turn:
         """The batches of the next turn."""
@@ -264,7 +264,7 @@ class Loaded:
 
 
 class Placement(Protocol):
-    """Where batches go: `tributary.devices.Devices`."""
+    """Where batches go: `tributary.training.devices.Devices`."""
 
     def put_batch(self, batch: Batch, *, is_stacked: bool = False) -> Batch:
         """Puts this process's part of a batch on its devices."""
@@ -274,7 +274,7 @@ class Placement(Protocol):
 
 
 class Movable(Protocol):
-    """Where the ids of a database begin among those of several: `tributary.databases.Offsets`."""
+    """Where the ids of a database begin among those of several: `tributary.training.databases.Offsets`."""
 
     def move(self, batch: Batch) -> Batch:
         """The batch with ids of the joined databases."""

@@ -17,17 +17,17 @@ import jax
 import numpy as np
 import safetensors
 
-from tributary.checkpoint import Checkpoints, Progress
 from tributary.config import ConfigError, PublishedKind, RunConfig
-from tributary.cost import CostMeter
 from tributary.data import Database
-from tributary.databases import open_sources
-from tributary.journal import Journal, Position
-from tributary.mixture import training_mixture
 from tributary.model.published import MisfitError, check_fit, to_params
 from tributary.model.published.names import is_ignored
-from tributary.optim import init_state
-from tributary.retention import Retention
+from tributary.runs.checkpoint import Checkpoints, Progress
+from tributary.runs.retention import Retention
+from tributary.training.cost import CostMeter
+from tributary.training.databases import open_sources
+from tributary.training.journal import Journal, Position
+from tributary.training.mixture import training_mixture
+from tributary.training.optim import init_state
 
 DEFAULTS: dict[str, dict[str, Any]] = {"data": {"seq_len": 1024}, "optimizer": {"ema_decay": None}}
 """What a run of published weights is told besides database and model: the context they were trained on, no average."""

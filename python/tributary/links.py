@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tributary.batch import END_OF_TIME, Batch
+from tributary.config import ConfigError, ModelConfig
 from tributary.metrics import is_hit
 
 Ints = NDArray[np.int64]
@@ -112,6 +113,19 @@ class LinkTask:
 def is_link(task: Mapping[str, Any]) -> bool:
     """Whether a task of a manifest predicts links."""
     return bool(task["target_stype"] == "link")
+
+
+def check_judges_rows(config: ModelConfig, task: dict[str, Any]) -> None:
+    """Refuses a link task where the model cannot judge rows.
+
+    Raises:
+        ConfigError: it has no link head.
+    """
+    if is_link(task) and not config.link_head:
+        raise ConfigError(
+            f"task `{task['name']}` predicts rows of a table: that takes a model with `model.link_head: true` (kinds "
+            "transformer, gnn and tree-lstm), trained on link tasks"
+        )
 
 
 class KnownLinks:

@@ -11,12 +11,12 @@ import json
 import numpy as np
 
 import tributary.data
-import tributary.databases
 import tributary.import_weights
-import tributary.learned
-import tributary.mixture
-import tributary.predict
-import tributary.validation
+import tributary.prediction.predict
+import tributary.runs.learned
+import tributary.training.databases
+import tributary.training.mixture
+import tributary.training.validation
 from synthetic_batch import (
     COLUMNS,
     NUM_COLUMNS,
@@ -167,8 +167,14 @@ def _manifest() -> dict:
 
 def install(monkeypatch) -> None:
     """Puts the fakes where training and prediction look for database and sampler."""
-    rooms = (tributary.data, tributary.databases, tributary.mixture, tributary.predict, tributary.validation)
-    for module in (*rooms, tributary.import_weights, tributary.learned):
+    rooms = (
+        tributary.data,
+        tributary.training.databases,
+        tributary.training.mixture,
+        tributary.prediction.predict,
+        tributary.training.validation,
+    )
+    for module in (*rooms, tributary.import_weights, tributary.runs.learned):
         for name, fake in (("Database", FakeDatabase), ("Sampler", FakeSampler)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, fake)

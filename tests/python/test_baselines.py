@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from parquet_database import ParquetDatabase
-from tributary import baselines, metrics
-from tributary.asof import ALWAYS, END_OF_TIME, Events, Running
-from tributary.features import DAY_US, FeatureBuilder, Task
+from tributary import metrics
+from tributary.evaluation import baselines
+from tributary.evaluation.asof import ALWAYS, END_OF_TIME, Events, Running
+from tributary.evaluation.features import DAY_US, FeatureBuilder, Task
 
 METADATA = Path(__file__).resolve().parents[2] / "data" / "metadata"
 EPOCH = dt.datetime(2020, 1, 1)

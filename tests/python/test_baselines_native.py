@@ -11,9 +11,9 @@ import pytest
 import tributary
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
-from tributary import baselines
 from tributary.embed import make_embedder
-from tributary.features import FeatureBuilder, Task
+from tributary.evaluation import baselines
+from tributary.evaluation.features import FeatureBuilder, Task
 from tributary.preprocess import PreprocessOptions, preprocess
 
 

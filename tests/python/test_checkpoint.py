@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tributary.checkpoint import CheckpointError, Checkpoints, Progress, check_same_run, leaf_digests
-from tributary.retention import Retention
+from tributary.runs.checkpoint import CheckpointError, Checkpoints, Progress, check_same_run, leaf_digests
+from tributary.runs.retention import Retention
 
 STATE = {"params": {"w": jnp.arange(6.0).reshape(2, 3)}, "step": jnp.int32(0), "ema": {}}
 # Small arrays lie inside of Orbax's index; this one has a file of its own.
@@ -205,8 +205,8 @@ import resource, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 from test_checkpoint import STATE, progress
-from tributary.checkpoint import Checkpoints
-from tributary.retention import Retention
+from tributary.runs.checkpoint import Checkpoints
+from tributary.runs.retention import Retention
 large = {{**STATE, "params": {{"w": np.random.default_rng(0).normal(size=(100, 1000))}}}}
 with Checkpoints({str(tmp_path)!r}, Retention()) as checkpoints:
     checkpoints.save("last", STATE, progress(1))

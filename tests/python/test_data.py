@@ -8,8 +8,8 @@ from fake_database import FakeDatabase, FakeSampler
 from synthetic_batch import synthetic_batch
 from tributary.batch import HOST_FIELDS, Batch
 from tributary.data import BATCH_FIELDS, Loader, database_arrays, trim
-from tributary.devices import Devices
-from tributary.mixture import Mixture
+from tributary.training.devices import Devices
+from tributary.training.mixture import Mixture
 
 
 def arrays():

@@ -13,15 +13,15 @@ import jax
 import numpy as np
 import pytest
 
-from tributary.checkpoint import CheckpointError, Checkpoints
 from tributary.config import ConfigError, RunConfig
 from tributary.data import Sampler, database_arrays
-from tributary.databases import ROWS, RowSeeds, join, open_sources
 from tributary.embed import make_embedder
-from tributary.mixture import training_mixture
-from tributary.predict import load_run, predict_split
+from tributary.prediction.predict import load_run, predict_split
 from tributary.preprocess import preprocess
-from tributary.train import train
+from tributary.runs.checkpoint import CheckpointError, Checkpoints
+from tributary.training.databases import ROWS, RowSeeds, join, open_sources
+from tributary.training.mixture import training_mixture
+from tributary.training.train import train
 from visits import START, write_visits
 
 MODEL = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16, "attentions": ["neighbor", "full"]}

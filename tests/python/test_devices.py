@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tributary.config import ConfigError, RunConfig
-from tributary.devices import Devices
+from tributary.training.devices import Devices
 from visits import write_visits
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "both": (2, 4)}
@@ -38,19 +38,19 @@ SETTINGS = [
 CHILD = """
 import json, sys
 import jax
-import tributary.checkpoint
+import tributary.runs.checkpoint
 from tributary.config import RunConfig
-from tributary.train import train
+from tributary.training.train import train
 
 def share(tree):
     largest = max(jax.tree.leaves(tree), key=lambda leaf: leaf.nbytes)
     return largest.addressable_data(0).nbytes / largest.nbytes
 
-def save(self, kind, state, progress, save=tributary.checkpoint.Checkpoints.save):
+def save(self, kind, state, progress, save=tributary.runs.checkpoint.Checkpoints.save):
     print(json.dumps({"name": name, "shares": [share(state[part]) for part in ("params", "ema", "opt_state")]}))
     save(self, kind, state, progress)
 
-tributary.checkpoint.Checkpoints.save = save
+tributary.runs.checkpoint.Checkpoints.save = save
 settings, meshes = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 for name, (data, fsdp) in meshes.items():
     own = [f"devices.data={data}", f"devices.fsdp={fsdp}", f"run.name={name}"]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tributary import _headwater
-from tributary.checkpoint import CheckpointError
 from tributary.config import RunConfig
 from tributary.embed import FeatureHashEmbedder, Identity, checked_vectors, make_embedder, matching_embedder
-from tributary.predict import load_run
+from tributary.prediction.predict import load_run
 from tributary.preprocess import open_manifest, preprocess, reembed
-from tributary.train import train
+from tributary.runs.checkpoint import CheckpointError
+from tributary.training.train import train
 
 
 class _Other(FeatureHashEmbedder):

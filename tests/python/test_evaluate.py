@@ -12,8 +12,9 @@ import pytest
 
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
-from tributary import baselines, ensemble, evaluate, judge, metrics, several
-from tributary.features import Task
+from tributary import metrics
+from tributary.evaluation import baselines, ensemble, evaluate, judge, several
+from tributary.evaluation.features import Task
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import tributary.predict
+import tributary.prediction.predict
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
 from tributary import cli
 from tributary.config import RunConfig
-from tributary.predict import Run
+from tributary.prediction.predict import Run
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         progress(1, 1)
         return make_predictions(database, task, noise=0.3, split=split).slice(0, max_seeds)
 
-    monkeypatch.setattr(tributary.predict, "load_run", lambda path, step, database: run)
-    monkeypatch.setattr(tributary.predict, "predict_split", predict)
+    monkeypatch.setattr(tributary.prediction.predict, "load_run", lambda path, step, database: run)
+    monkeypatch.setattr(tributary.prediction.predict, "predict_split", predict)
     return folder
 
 

@@ -15,9 +15,9 @@ import pytest
 from renumbered import pad
 from tributary import Sampler
 from tributary.data import sampler_options
-from tributary.explain import explain, write_explanations
-from tributary.occlusion import removals, without
-from tributary.predict import Run
+from tributary.prediction.explain import explain, write_explanations
+from tributary.prediction.occlusion import removals, without
+from tributary.prediction.predict import Run
 from tributary.seeds import seeds_from_keys
 from untrained_run import processed, untrained_run, write_shop
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from parquet_database import ParquetDatabase
-from tributary.features import FeatureBuilder, Task
+from tributary.evaluation.features import FeatureBuilder, Task
 
 START = dt.datetime(2021, 1, 1)
 WINDOW = 90  # days, the task's longest: its seeds span 150

@@ -12,9 +12,9 @@ from test_baselines import shop_metadata, write_shops
 from tributary import cli
 from tributary.config import RunConfig
 from tributary.embed import make_embedder
-from tributary.predict import load_run
+from tributary.prediction.predict import load_run
 from tributary.preprocess import PreprocessOptions, preprocess
-from tributary.train import train
+from tributary.training.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 MODEL = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16}

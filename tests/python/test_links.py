@@ -17,10 +17,9 @@ from flax import nnx
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.batch import END_OF_TIME, Batch
 from tributary.config import ConfigError, ModelConfig
-from tributary.links import KnownLinks, LinkTask, filled, rank_candidates, recall_of_context
-from tributary.losses import Objective, candidate_loss, objective_loss
+from tributary.links import KnownLinks, LinkTask, check_judges_rows, filled, rank_candidates, recall_of_context
 from tributary.model import build_model
-from tributary.predict import check_judges_rows
+from tributary.training.losses import Objective, candidate_loss, objective_loss
 
 # ---- what is known of lists -----------------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from flax import nnx
 
 from synthetic_batch import BOOLEAN, CATEGORICAL, IDENTIFIER, TEXT, database_arrays, synthetic_batch
 from tributary.config import ModelConfig, OptimizerSection
-from tributary.losses import (
+from tributary.model import Outputs, RelationalTransformer, encoders
+from tributary.model.encoders import NUMERICAL, TIMESTAMP
+from tributary.model.forward import class_logits
+from tributary.training.losses import (
     Objective,
     boolean_loss,
     calendar_loss,
-    class_logits,
     class_loss,
     huber_loss,
     link_loss,
@@ -24,9 +26,7 @@ from tributary.losses import (
     target_loss,
     weighted_mean,
 )
-from tributary.model import Outputs, RelationalTransformer, encoders
-from tributary.model.encoders import NUMERICAL, TIMESTAMP
-from tributary.optim import init_state, learning_rate, make_optimizer, make_train_step
+from tributary.training.optim import init_state, learning_rate, make_optimizer, make_train_step
 
 ARRAYS = database_arrays(16)
 TINY = ModelConfig(d_model=16, num_layers=2, num_heads=2, d_ff=16)

@@ -9,9 +9,9 @@ from flax import nnx
 from renumbered import pad, permute_rows
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.config import ModelConfig
-from tributary.losses import Objective, objective_loss
 from tributary.model import RelationalTransformer, encoders
 from tributary.model.attention import Relations, permitted
+from tributary.training.losses import Objective, objective_loss
 
 SIZES = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 16, "attention": "dense"}
 TINY = ModelConfig(**SIZES)

@@ -12,11 +12,11 @@ from fake_database import install
 from renumbered import pad, permute_rows
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.config import ConfigError, ModelConfig, OptimizerSection, RunConfig
-from tributary.losses import Objective, objective_loss
 from tributary.model import MODEL_KINDS, build_model, encoders, row_states
-from tributary.optim import init_state, make_train_step
-from tributary.predict import load_run, predict_split
-from tributary.train import train
+from tributary.prediction.predict import load_run, predict_split
+from tributary.training.losses import Objective, objective_loss
+from tributary.training.optim import init_state, make_train_step
+from tributary.training.train import train
 
 KINDS = ("gnn", "tree-lstm")
 SIZES = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 16}

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tributary.operations import StepOperations, count_operations, peak_operations
+from tributary.training.operations import StepOperations, count_operations, peak_operations
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
 PRODUCT = 2 * 3 * 5 * 7

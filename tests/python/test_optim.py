@@ -10,9 +10,9 @@ from flax import nnx
 
 from synthetic_batch import database_arrays, synthetic_batch
 from tributary.config import ConfigError, ModelConfig, OptimizerSection
-from tributary.losses import Objective, objective_loss, part_shares
 from tributary.model import build_model
-from tributary.optim import evaluation_params, freeze, init_state, learning_rate, make_train_step, merge
+from tributary.training.losses import Objective, objective_loss, part_shares
+from tributary.training.optim import evaluation_params, freeze, init_state, learning_rate, make_train_step, merge
 
 ARRAYS = database_arrays(16)
 TINY = ModelConfig(d_model=16, num_layers=1, num_heads=2, d_ff=16, link_head=True, attentions=("neighbor", "full"))

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tributary import parts
-from tributary.calibration import make_calibration
-from tributary.checkpoint import CheckpointError
-from tributary.learned import FILE, find_learned, read_learned, write_learned
-from tributary.parts import Parts, PartsError
-from tributary.predict import Run, predict_split, write_predictions
+from tributary.prediction import parts
+from tributary.prediction.calibration import make_calibration
+from tributary.prediction.parts import Parts, PartsError
+from tributary.prediction.predict import Run, predict_split, write_predictions
+from tributary.runs.checkpoint import CheckpointError
+from tributary.runs.learned import FILE, find_learned, read_learned, write_learned
 from tributary.seeds import seeds_from_keys, seeds_from_table
 from untrained_run import NUM_CUSTOMERS, learned_of, processed, untrained_run, write_shop
 
@@ -197,7 +197,7 @@ def test_parts_survive_being_killed(tmp_path: Path) -> None:
     """A process that appends rows for ever is killed at any moment; the next one finds a whole beginning."""
     script = """
 import sys, pyarrow as pa
-from tributary import parts
+from tributary.prediction import parts
 parts.ROWS_PER_PART = 5
 with parts.Parts(sys.argv[1], pa.schema([("n", pa.int64())]), {"what": "numbers"}) as found:
     for n in range(found.num_rows, 10**9):

@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import tributary.promote
+import tributary.evaluation.promote
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
-from tributary import cli, evaluate, judge
-from tributary.promote import Check, Gates, Threshold, check, promote
+from tributary import cli
+from tributary.evaluation import evaluate, judge
+from tributary.evaluation.promote import Check, Gates, Threshold, check, promote
 
 FITTED: dict[tuple[str, str], judge.Fitted] = {}
 """Baselines that the runs of this file share."""
@@ -28,7 +29,7 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> ParquetDatabase:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Folders that were opened as a server would: there is no real checkpoint in these runs."""
     found: list[Path] = []
-    monkeypatch.setattr(tributary.promote, "_prove", lambda folder, result: found.append(folder))
+    monkeypatch.setattr(tributary.evaluation.promote, "_prove", lambda folder, result: found.append(folder))
     return found
 
 
@@ -102,7 +103,7 @@ def test_a_model_worse_beyond_chance_does_not_replace_the_better_one(shops, tmp_
 
 def test_lists_are_compared_by_their_own_metrics():
     rows = pa.table({"label": [["a", "b"], ["c"]], "prediction": [["b", "x", "a"], ["y"]]})
-    scored = tributary.promote._score({"target_stype": "link", "top_k": 3}, rows)
+    scored = tributary.evaluation.promote._score({"target_stype": "link", "top_k": 3}, rows)
     assert scored.values["map"] == pytest.approx((1 + 2 / 3) / 2 / 2)
     assert scored.values["recall"] == pytest.approx(0.5)
 
@@ -142,7 +143,7 @@ def test_nothing_is_promoted_by_mistake(shops, tmp_path, monkeypatch):
     def damaged(folder: Path, result: dict) -> None:
         raise ValueError("no sound checkpoint")
 
-    monkeypatch.setattr(tributary.promote, "_prove", damaged)
+    monkeypatch.setattr(tributary.evaluation.promote, "_prove", damaged)
     with pytest.raises(ValueError, match="no sound checkpoint"):
         promote(run, tmp_path / "place", [Check(True, "yes")], gates)
     assert (tmp_path / "place" / "promotion.json").is_file(), "the model before stays"

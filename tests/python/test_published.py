@@ -26,14 +26,15 @@ from tributary.batch import Batch, DatabaseArrays
 from tributary.cli import main
 from tributary.config import PUBLISHED_KINDS, ConfigError, ModelConfig, RunConfig
 from tributary.import_weights import WeightsError, import_weights
-from tributary.losses import Objective, objective_loss
 from tributary.model import build_model
 from tributary.model.attention import Relations
+from tributary.model.forward import describe_model
 from tributary.model.published import MisfitError, check_fit, tensors_of, to_params
 from tributary.model.published.block import log_num_keys, to_bfloat16
 from tributary.model.published.cells import boolean_moments, log_odds_of_score
-from tributary.predict import describe_model, load_run, predict_split
-from tributary.train import train
+from tributary.prediction.predict import load_run, predict_split
+from tributary.training.losses import Objective, objective_loss
+from tributary.training.train import train
 
 FIXTURE = Path(__file__).parent / "data/published"
 SIZES = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24}

@@ -12,11 +12,11 @@ import yaml
 
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
-from tributary.asof import END_OF_TIME
 from tributary.config import RunConfig
-from tributary.features import DAY_US, Task
-from tributary.predict import Run
-from tributary.regimes import check_frozen, resolve_cutoff, trained_tasks, what_was_learned
+from tributary.evaluation.asof import END_OF_TIME
+from tributary.evaluation.features import DAY_US, Task
+from tributary.evaluation.regimes import check_frozen, resolve_cutoff, trained_tasks, what_was_learned
+from tributary.prediction.predict import Run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from parquet_database import ParquetDatabase
 from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
-from tributary import evaluate, judge
+from tributary.evaluation import evaluate, judge
 from tributary.report import write_report
 
 VOID = {"meta", "br", "link", "img", "path", "circle", "line", "rect", "use", "hr", "input"}

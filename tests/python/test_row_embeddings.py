@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tributary import parts
 from tributary.data import Sampler, sampler_options
 from tributary.moments import moment_us
-from tributary.predict import Run
-from tributary.row_embeddings import _Job, embed_rows, write_row_embeddings
+from tributary.prediction import parts
+from tributary.prediction.predict import Run
+from tributary.prediction.row_embeddings import _Job, embed_rows, write_row_embeddings
 from untrained_run import NUM_CUSTOMERS, processed, untrained_run, write_shop
 
 
@@ -120,4 +120,4 @@ def test_the_front_door_keeps_its_names() -> None:
     assert tributary.preprocess.preprocess.__name__ == "preprocess"
     with pytest.raises(FileNotFoundError):
         tributary.preprocess("nowhere", "elsewhere")
-    assert tributary.load_run.__module__ == "tributary.predict"
+    assert tributary.load_run.__module__ == "tributary.prediction.predict"

@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
-from tributary.run_plots import write_plots
+from tributary.training.run_plots import write_plots
 
 HISTORY = {
     "batch_size": 4,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tributary.config import ConfigError
-from tributary.trackers import TrackedRun, Trackers
+from tributary.training.trackers import TrackedRun, Trackers
 
 LINES = [
     {"kind": "train", "step": 5, "loss": 0.5, "input_wait_ms": [1.0, 2.0]},
@@ -82,7 +82,7 @@ class FakeMlflow(types.ModuleType):
 
 
 def forget(monkeypatch, name):
-    monkeypatch.delitem(sys.modules, f"tributary.trackers.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"tributary.training.trackers.{name}", raising=False)
 
 
 def test_mlflow_goes_to_a_file_beside_the_runs_and_on_with_the_same_run(tmp_path, monkeypatch):

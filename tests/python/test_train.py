@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fake_database import FakeDatabase, FakeSampler, install
-from tributary.checkpoint import CheckpointError, Checkpoints
 from tributary.config import ConfigError, RunConfig
-from tributary.predict import load_run, predict_split, write_predictions
-from tributary.train import TrainingError, TrainingInterrupted, train
+from tributary.prediction.predict import load_run, predict_split, write_predictions
+from tributary.runs.checkpoint import CheckpointError, Checkpoints
+from tributary.training.train import TrainingError, TrainingInterrupted, train
 
 TINY = {"d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 16}
 
@@ -153,7 +153,9 @@ def _renamed(init):
 @pytest.mark.slow
 def test_a_time_limit_ends_training_with_a_small_learning_rate(tmp_path, monkeypatch):
     seconds = itertools.count()
-    monkeypatch.setattr("tributary.journal.time", types.SimpleNamespace(perf_counter=lambda: next(seconds) / 10))
+    monkeypatch.setattr(
+        "tributary.training.journal.time", types.SimpleNamespace(perf_counter=lambda: next(seconds) / 10)
+    )
     run_dir = train(config(tmp_path, "train.steps=100000", "train.time_limit_minutes=0.2", "train.eval_every=100000"))
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["kind"] == "validation"

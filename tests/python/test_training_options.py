@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from tributary.checkpoint import Checkpoints
 from tributary.config import RunConfig
-from tributary.predict import load_run
-from tributary.train import train
+from tributary.prediction.predict import load_run
+from tributary.runs.checkpoint import Checkpoints
+from tributary.training.train import train
 from visits import write_visits
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from tributary.config import RunConfig
 from tributary.data import Database, database_arrays
 from tributary.embed import make_embedder
-from tributary.learned import LearnedDatabase, learned_database, rescaled, translate
-from tributary.predict import Run, describe_model, make_forward
+from tributary.model.forward import describe_model, make_forward
+from tributary.prediction.predict import Run
 from tributary.preprocess import PreprocessOptions, preprocess
+from tributary.runs.learned import LearnedDatabase, learned_database, rescaled, translate
 
 START = datetime(2024, 1, 1)
 NUM_CUSTOMERS = 40

@@ -29,8 +29,8 @@ def embed_rows(
     """
     from tributary.cli.console import messages
     from tributary.cli.progress import ProgressWatcher
-    from tributary.predict import load_run
-    from tributary.row_embeddings import write_row_embeddings
+    from tributary.prediction.predict import load_run
+    from tributary.prediction.row_embeddings import write_row_embeddings
 
     loaded = load_run(run, step=int(step) if step.isdigit() else step, database=database)
     with ProgressWatcher() as watcher:

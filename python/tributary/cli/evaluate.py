@@ -44,9 +44,9 @@ def evaluate(
     import json
 
     from tributary.cli.console import output
-    from tributary.evaluate import evaluate_runs, tasks_of
-    from tributary.predict import load_run
-    from tributary.regimes import REGIMES
+    from tributary.evaluation.evaluate import evaluate_runs, tasks_of
+    from tributary.evaluation.regimes import REGIMES
+    from tributary.prediction.predict import load_run
 
     if split not in ("train", "val", "test"):
         raise ValueError(f"--split {split}: expected train, val or test")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tributary.data import Database
-    from tributary.explain import Explanation
+    from tributary.prediction.explain import Explanation
     from tributary.seeds import Seeds
 
 _NUM_PATHS = 12
@@ -69,8 +69,8 @@ def predict(
     """
     from tributary.cli.console import messages
     from tributary.cli.progress import ProgressWatcher
-    from tributary.explain import write_explanations
-    from tributary.predict import calibration_of, load_run, write_predictions
+    from tributary.prediction.explain import write_explanations
+    from tributary.prediction.predict import calibration_of, load_run, write_predictions
 
     if (task is None) == (query is None):
         raise ValueError("say what to predict: --task NAME, or --query QUERY with --raw IN")
@@ -147,9 +147,9 @@ def _ask(
     step: str | int,
 ) -> None:
     """Answers a predictive query."""
-    from tributary.ask import ask
     from tributary.cli.console import messages, print_warning
     from tributary.cli.progress import ProgressWatcher
+    from tributary.prediction.ask import ask
 
     with ProgressWatcher() as watcher:
         asked = ask(

@@ -34,8 +34,8 @@ def promote(
     Example: tributary promote runs/churn --to models/churn --metric-threshold auroc=0.75 --beats lightgbm
     """
     from tributary.cli.console import output
-    from tributary.promote import FILE, Gates, Threshold, check
-    from tributary.promote import promote as run_promotion
+    from tributary.evaluation.promote import FILE, Gates, Threshold, check
+    from tributary.evaluation.promote import promote as run_promotion
 
     other = to if not_worse_than is None and (to / FILE).is_file() else None
     if not_worse_than not in (None, "none"):

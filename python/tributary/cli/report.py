@@ -20,7 +20,7 @@ def report(
 
     Ablations as bars: tributary report runs/whole runs/no-history runs/no-full-attention
     """
-    from tributary.evaluate import load
+    from tributary.evaluation.evaluate import load
     from tributary.report import write_report
 
     run, *others = runs

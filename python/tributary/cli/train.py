@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from tributary.train import Report
+    from tributary.training.train import Report
 
 
 def train(
@@ -27,8 +27,8 @@ def train(
     """
     from tributary.cli.console import messages, print_error
     from tributary.config import RunConfig
-    from tributary.train import TrainingError, TrainingInterrupted
-    from tributary.train import train as run
+    from tributary.training.train import TrainingError, TrainingInterrupted
+    from tributary.training.train import train as run
 
     resolved = RunConfig.load(config, overrides or ())
     # Orbax logs, with a traceback, what it raises anyway.
@@ -108,7 +108,7 @@ def _rate(per_s: float) -> str:
 
 def _memory() -> str:
     """Highest memory so far: of the devices where they say, else of this process."""
-    from tributary.cost import device_peak_bytes, peak_memory_bytes
+    from tributary.training.cost import device_peak_bytes, peak_memory_bytes
 
     of_devices = device_peak_bytes()
     return f"{(of_devices or peak_memory_bytes()) / 2**30:.1f} GiB" + (" on the device" if of_devices else "")

@@ -10,6 +10,7 @@ from tributary.metadata.manifest import (
     Manifest,
     TableManifest,
     TaskManifest,
+    find_task,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "TableManifest",
     "TaskDescription",
     "TaskManifest",
+    "find_task",
 ]

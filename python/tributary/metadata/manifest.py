@@ -4,10 +4,13 @@ The native module owns the manifest (`rust/src/manifest.rs`, `documentation/form
 here its fields get names and types for Python, without a second set of checks.
 """
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+
+from tributary.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -163,3 +166,18 @@ def _task(raw: Mapping[str, Any]) -> TaskManifest:
         preview=raw["preview"],
         warnings=tuple(raw["warnings"]),
     )
+
+
+def find_task(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """The task of a name.
+
+    Raises:
+        ConfigError: the database has no such task.
+    """
+    names = [task["name"] for task in manifest["tasks"]]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"it has {', '.join(names) or 'none'}"
+        raise ConfigError(f"database `{manifest['name']}` has no task `{name}`; {hint}")
+    found: dict[str, Any] = manifest["tasks"][names.index(name)]
+    return found

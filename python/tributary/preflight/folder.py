@@ -6,10 +6,10 @@ import os
 import warnings
 from collections.abc import Iterator
 
-from tributary.checkpoint import CheckpointError, Checkpoints, check_same_run
 from tributary.config import RunConfig
 from tributary.preflight.check import Check, judged
-from tributary.preparation import RESUMABLE_CHANGES, Learner, Material
+from tributary.runs.checkpoint import CheckpointError, Checkpoints, check_same_run
+from tributary.training.preparation import RESUMABLE_CHANGES, Learner, Material
 
 
 def check_folder(config: RunConfig) -> Iterator[Check]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from tributary.config import RunConfig
 from tributary.data import NUM_PROBES, Sampler, sampler_options
-from tributary.databases import TEST, TRAIN, VAL, Source
 from tributary.links import LITTLE_RECALL, LinkTask, is_link, recall_of_context
 from tributary.preflight.check import Check, judged, size_text
-from tributary.preparation import Material
+from tributary.training.databases import TEST, TRAIN, VAL, Source
+from tributary.training.preparation import Material
 
 _VERIFIED_BYTES = 2 * 2**30
 """A database up to this size is read and hashed; a larger one only opened, which checks its headers."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import jax
 
 from tributary.config import RunConfig
-from tributary.devices import Devices
 from tributary.errors import TributaryError
 from tributary.preflight.check import Check
 from tributary.preflight.folder import check_folder, check_resumption
 from tributary.preflight.labels import check_databases, check_tasks
 from tributary.preflight.machine import check_devices, check_disk, check_packages, check_settings
 from tributary.preflight.step import check_steps
-from tributary.preparation import Learner, Material
+from tributary.training.devices import Devices
+from tributary.training.preparation import Learner, Material
 
 
 def preflight(config: RunConfig) -> Iterator[Check]:

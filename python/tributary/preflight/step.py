@@ -11,12 +11,12 @@ import numpy as np
 
 from tributary.config import RunConfig
 from tributary.data import Loaded, Loader
-from tributary.devices import Devices
-from tributary.mixture import sampler_offsets, training_mixture
-from tributary.operations import StepOperations, peak_operations
 from tributary.preflight.check import Check, judged, size_text
 from tributary.preflight.machine import available_memory
-from tributary.preparation import Learner, Material, Start
+from tributary.training.devices import Devices
+from tributary.training.mixture import sampler_offsets, training_mixture
+from tributary.training.operations import StepOperations, peak_operations
+from tributary.training.preparation import Learner, Material, Start
 
 _NUM_BATCHES = 8
 """Batches that are drawn, from which every shape is taken once."""

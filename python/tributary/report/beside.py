@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tributary import evaluate, several
+from tributary.evaluation import evaluate, several
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ def describe_cost(
     Args:
         history: content of `training_history.json`; empty where there is none.
         environment: content of `environment.json`; likewise.
-        evaluations: results of `tributary.evaluate.evaluate`.
+        evaluations: results of `tributary.evaluation.evaluate.evaluate`.
     """
     return [*_training(history), *_evaluating(evaluations), *_machine(environment)]
 

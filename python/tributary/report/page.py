@@ -44,7 +44,7 @@ def write_report(
 
     Args:
         run_dir: folder of the run.
-        evaluations: results of `tributary.evaluate.evaluate`.
+        evaluations: results of `tributary.evaluation.evaluate.evaluate`.
         out_html: the file to write; it appears under its name only when it is complete.
         manifest: of the database; default: read from the place that was evaluated, or that the run was trained on.
         beside: folders of evaluated runs to compare with, ablations say.
