@@ -13,7 +13,7 @@ short, so cells that are no padding are compared beside sequences.
 
 Every run is a process of its own and lasts `--seconds` of CPU time after warming up; sequences per CPU-second are over
 all threads of the process. Time to the first batch includes opening. Preprocessing the rival's form of `tpch-1` takes
-it about 18 GB of memory, so that database is not among the default ones.
+it 14 to 18 GB of memory, so that database is not among the default ones.
 """
 
 from __future__ import annotations

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 import tributary
-from tributary import baselines, metrics
+from tributary import baselines, judge_links, metrics
 from tributary.asof import END_OF_TIME
 from tributary.features import Task
 from tributary.judge import metric_of
+from tributary.judge_links import score_lists
+from tributary.link_baselines import RANKINGS
+from tributary.links import LinkTask
 from tributary.regimes import REGIMES, resolve_cutoff
 
 FITS = {"constant": baselines.constant, "entity": baselines.entity_mean, "lightgbm": baselines.lightgbm}
@@ -36,19 +39,29 @@ def score(database: tributary.Database, task: Task, split: str, cutoff: int | No
     return metrics.score(task.target_stype, label, found.prediction, found.probability, std), fitted.details
 
 
+def score_list(database: tributary.Database, task: Task, split: str, cutoff: int | None, name: str) -> Any:
+    """The same of a link task."""
+    loaded = LinkTask.load(database, task.name)
+    seeds = np.flatnonzero(loaded.split == baselines.SPLITS[split])
+    ranking = RANKINGS[name](database, task.name, database_cutoff=cutoff)
+    return score_lists(loaded, seeds, ranking.predict(seeds)), ranking.details
+
+
 def print_task(database: tributary.Database, name: str, split: str, num_rng_seeds: int) -> None:
     """All baselines of one task."""
     task = Task.load(database, name)
-    metric = metric_of(database, task)
+    is_link = task.target_stype == "link"
+    described = next(each for each in json.loads(database.manifest)["tasks"] if each["name"] == name)
+    metric = judge_links.metric_of(described) if is_link else metric_of(database, task)
     for regime in REGIMES:
         if regime == "frozen" and (task.time == END_OF_TIME).all():
             continue
         cutoff = resolve_cutoff(task, split, regime, None)
-        for baseline in FITS:
+        for baseline in RANKINGS if is_link else FITS:
             values, started = [], time.perf_counter()
             for rng_seed in range(num_rng_seeds if baseline == "lightgbm" else 1):
                 options = {"rng_seed": rng_seed} if baseline == "lightgbm" else {}
-                scores, details = score(database, task, split, cutoff, baseline, **options)
+                scores, details = (score_list if is_link else score)(database, task, split, cutoff, baseline, **options)
                 values.append(scores.values[metric])
             seconds = (time.perf_counter() - started) / len(values)
             line = f"{name:<24}{regime:<11}{baseline:<10}{metric:<10}"

@@ -232,6 +232,8 @@ def train_label_std(database: DatabaseLike, task: str) -> float | None:
 def _load(database: DatabaseLike, name: str, database_cutoff: int | None) -> Task:
     """The task, without training and validation labels that became known after the cut-off."""
     task = Task.load(database, name)
+    if task.target_stype == "link":
+        raise ValueError(f"task `{name}` predicts links; its baselines are those of `tributary.link_baselines`")
     if task.target_stype not in metrics.NAMES:
         raise ValueError(f"task `{name}`: no baselines for targets of stype `{task.target_stype}`")
     if not _has_labels(task, TRAIN):

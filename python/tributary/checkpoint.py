@@ -113,7 +113,17 @@ class Checkpoints:
         processes = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="run"
         )
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=processes)
+        # Told to both, and for the arrays once more: else the handlers wait for processes that do not write.
+        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+        arrays = ocp.StandardCheckpointHandler(multiprocessing_options=processes)
+        records = ocp.JsonCheckpointHandler(multiprocessing_options=processes)
+        for item in (ocp.args.StandardSave, ocp.args.StandardRestore):
+            registry.add(None, item, arrays)
+        for item in (ocp.args.JsonSave, ocp.args.JsonRestore):
+            registry.add(None, item, records)
+        options = ocp.CompositeOptions(multiprocessing_options=processes)
+        handler = ocp.CompositeCheckpointHandler(composite_options=options, handler_registry=registry)
+        self._orbax = ocp.Checkpointer(handler, multiprocessing_options=processes)
         self._writer = BackgroundWriter("checkpoint")
         self._copied: tuple[int, Any] | None = None
         self._is_open = False

@@ -44,7 +44,7 @@ def judge_links(
     seeds = rows["seed_index"].to_numpy().astype(np.int64)
     manifest = json.loads(database.manifest)
     metric = metric_of(next(described for described in manifest["tasks"] if described["name"] == task))
-    model = _score(loaded, seeds, _rows_of(database, loaded, rows["prediction"]))
+    model = score_lists(loaded, seeds, _rows_of(database, loaded, rows["prediction"]))
     lengths, keys = loaded.lengths[seeds], rows.schema.field("prediction").type.value_type
     result: dict[str, Any] = {
         "task": task,
@@ -70,7 +70,7 @@ def judge_links(
         started = time.perf_counter()
         ranking = fit(database, task, database_cutoff=database_cutoff)
         ranked = ranking.predict(seeds)
-        scored = _score(loaded, seeds, ranked)
+        scored = score_lists(loaded, seeds, ranked)
         entry = {"name": name, "description": ranking.description, **_as_json(scored), "details": ranking.details}
         entry["seconds"] = round(time.perf_counter() - started, 2)
         entry["verdict"] = verdicts.compare(_CALLED[name], metric, model, scored)
@@ -100,7 +100,8 @@ def _rows_of(database: Database, task: LinkTask, lists: pa.ChunkedArray) -> Ints
     return ranked
 
 
-def _score(task: LinkTask, seeds: Ints, ranked: Ints) -> metrics.Scores:
+def score_lists(task: LinkTask, seeds: Ints, ranked: Ints) -> metrics.Scores:
+    """Metrics of ranked rows (int64 [n, k], -1 behind the last) against what the labels of seeds name."""
     hits = metrics.is_hit(ranked, [task.list_of(int(seed)) for seed in seeds])
     return metrics.score_links(hits, task.lengths[seeds])
 

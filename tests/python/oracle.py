@@ -325,7 +325,9 @@ class OracleDatabase:
                 seeds.append(Seed(row, when, code, answer))
         if task.named is not None:
             seeds = self._merged(seeds)
-        seeds.sort(key=lambda seed: (seed.time, seed.row, seed.label, seed.split))
+        # the seeds of a link task differ in moment, entity or split
+        label = (lambda seed: ()) if task.named is not None else (lambda seed: seed.label)
+        seeds.sort(key=lambda seed: (seed.time, seed.row, label(seed), seed.split))
         if any(seed.split < 0 for seed in seeds):
             assert hashed is not None, "this task's splits come from the named hash"
             for seed, code in zip(seeds, hashed(task.name), strict=True):

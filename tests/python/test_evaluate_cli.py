@@ -23,7 +23,8 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     database = ParquetDatabase(write_shops(tmp_path / "raw"), shop_metadata())
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text("run: {name: shops}\ndata: {database: /nowhere}\n")
+    data = f"{{database: {database.path}, tasks: [amount, big]}}"
+    (folder / "config.yaml").write_text(f"run: {{name: shops}}\ndata: {data}\n")
     config = RunConfig.from_mapping({"data": {"database": "/nowhere", "tasks": ["amount", "big"]}})
     parts = dict.fromkeys(field.name for field in dataclasses.fields(Run))
     parts |= {"path": folder, "database": database, "manifest": json.loads(database.manifest)}
@@ -55,7 +56,7 @@ def test_evaluate_prints_tables_and_verdicts_and_keeps_them(run_dir, capfd):
     kept = json.loads((run_dir / "evaluation.json").read_text())["evaluations"]
     assert [(entry["task"], entry["step"]) for entry in kept] == [("amount", 7), ("big", 7)]
     assert call("report", run_dir, "--out", run_dir / "page.html") == 0
-    assert "the database /nowhere is not there" in (run_dir / "page.html").read_text()
+    assert f"the database {run_dir.parent / 'raw'} is not there" in (run_dir / "page.html").read_text()
 
 
 @pytest.mark.slow
@@ -63,7 +64,7 @@ def test_several_runs_scatter_and_have_an_average(run_dir, capfd):
     options = ["--task", "amount", "--ensemble"]
     assert call("evaluate", run_dir, run_dir, *options) == 0
     out = capfd.readouterr().out
-    for said in ("mean +- deviation", "average", "ensemble", "the average beats the constant", "zero-shot: never"):
+    for said in ("mean +- deviation", "average", "ensemble", "the average beats the constant"):
         assert said in out
     assert "weight fitted on" in out
     assert call("evaluate", run_dir, run_dir, *options, "--json") == 0
@@ -76,10 +77,10 @@ def test_several_runs_scatter_and_have_an_average(run_dir, capfd):
 
 def test_json_without_baselines_in_the_frozen_regime(run_dir, capfd):
     options = ["--task", "amount", "--json", "--no-baselines", "--max-seeds", "20", "--regime", "frozen"]
-    assert call("evaluate", run_dir, *options, "--database-cutoff", "2020-05-01") == 0
+    assert call("evaluate", run_dir, *options, "--database-cutoff", "2020-05-07") == 0
     (result,) = json.loads(capfd.readouterr().out)
     assert result["regime"] == "frozen"
-    assert result["database_cutoff"].startswith("2020-05-01T00:00:00")
+    assert result["database_cutoff"].startswith("2020-05-07T00:00:00")
     assert result["num_evaluated"] == 20
     assert result["baselines"] == []
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -443,6 +444,30 @@ def test_one_line_makes_the_official_labels(shared_data: Any, name: str, task: s
         key, target = [column for column in expected.column_names if column != "date"]
         found = {(r[key], r["moment"]): float(r["label"]) for r in labels.to_pylist() if r["split"] == split}
         assert found == {(r[key], r["date"]): float(r[target]) for r in expected.to_pylist()}
+
+
+def test_one_line_makes_the_labels_of_recommendation(shared_data: Any) -> None:
+    # SQL of `DriverCircuitCompeteTask`, relbench 2.1.2, `relbench/tasks/f1.py`
+    sql = """SELECT t.timestamp AS date, re.driverId AS driverId, LIST(DISTINCT race.circuitId) AS circuitId
+        FROM timestamp_df t
+        LEFT JOIN races race ON race.date <= t.timestamp + INTERVAL 365 DAY AND race.date > t.timestamp
+        LEFT JOIN results re ON re.raceId = race.raceId GROUP BY t.timestamp, re.driverId"""
+    raw, described = shared_data("rel-f1") / "raw", Description.load(_ROOT / "data" / "metadata" / "rel-f1.json")
+    text = "PREDICT LIST_DISTINCT(results.circuitId, 0, 365, days) RANK TOP 10 FOR EACH drivers.driverId"
+    schedule = Schedule("2005-01-01", "2010-01-01", num_eval_timestamps=1)
+    task, labels = past_labels(compile_query(text, described), described, raw, schedule)
+    assert (task["target_stype"], task["target_table"], task["top_k"]) == ("link", "circuits", 10)
+    for split, number in (("train", 2649), ("val", 27), ("test", 27)):
+        found = {(r["driverId"], r["moment"]): r["label"] for r in labels.to_pylist() if r["split"] == split}
+        with duckdb.connect() as connection:
+            for table in ("races", "results"):
+                until = "" if split == "test" else " WHERE date <= TIMESTAMP '2010-01-01'"
+                connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{raw / table}.parquet'){until}")
+            moments = sorted({moment for _, moment in found})
+            connection.register("timestamp_df", pa.table({"timestamp": pa.array(moments, pa.timestamp("us"))}))
+            official = connection.sql(sql).fetchall()
+        assert found == {(key, at): sorted(named) for at, key, named in official if key is not None}
+        assert len(found) == number
 
 
 # ---- keeping it -----------------------------------------------------------------------------------------------------

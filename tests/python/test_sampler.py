@@ -32,7 +32,7 @@ def _same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 def test_arrays_have_the_promised_types_and_shapes(shop: _headwater.Database) -> None:
     batch = _sampler(shop, max_rows=20).batch(0)
-    axes = {"B": 8, "S": 64, "R": 20, "P": 1, "7": 7, "W": 0, "L": 0}
+    axes = {"B": 8, "S": 64, "R": 20, "P": 1, "7": 7, "W": 0, "L": 0, "A": 0}
     assert list(batch) == [name for name, _, _ in _headwater.BATCH_FIELDS]
     for name, dtype, shape in _headwater.BATCH_FIELDS:
         array = batch[name]

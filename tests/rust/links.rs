@@ -19,7 +19,9 @@ const ORDERS: i32 = 1;
 /// A list of keys per label; null for `None`.
 fn lists(values: &[Option<&[Option<i64>]>]) -> ArrayRef {
     let mut builder = ListBuilder::new(Int64Builder::new());
-    values.iter().for_each(|list| builder.append_option(list.map(|list| list.iter().copied())));
+    for list in values {
+        builder.append_option(list.map(|list| list.iter().copied()));
+    }
     Arc::new(builder.finish())
 }
 

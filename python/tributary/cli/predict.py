@@ -128,7 +128,7 @@ def _paths_table(found: "Explanation") -> "Table":
 
     grid = Table(title=f"What changes the answers most, in {found.unit}")
     for name in ("path", "column", "seeds", "mean size", "mean change"):
-        grid.add_column(name, justify="left" if name in ("path", "column") else "right")
+        grid.add_column(name, justify="left" if name in ("path", "column") else "right", overflow="fold")
     for line in found.paths.slice(0, _NUM_PATHS).to_pylist():
         column = f"{line['table']}.{line['column']}" if line["column"] is not None else f"all of {line['table']}"
         figures = (f"{line['num_seeds']:,}", f"{line['mean_size']:.4g}", f"{line['mean_change']:+.4g}")

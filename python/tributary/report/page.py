@@ -73,7 +73,7 @@ def write_report(
             missing=missing,
             sections=[_describe_task(run_dir, result, manifest, others) for result in evaluations],
             others=others,
-            curves=[Markup(svg) for svg in [*plots.learning_curves(history), *plots.input_waits(history)]],
+            curves=[Markup(svg) for svg in _curves(history)],
             cost=describe_cost(history, _read_json(run_dir / "environment.json"), evaluations),
             config=config_text,
             run_dir=str(run_dir),
@@ -85,6 +85,11 @@ def write_report(
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, out_html)
     return out_html
+
+
+def _curves(history: Mapping[str, Any]) -> list[str]:
+    """Pictures of the training."""
+    return [*plots.learning_curves(history), *plots.learning_rates(history), *plots.input_waits(history)]
 
 
 def _environment() -> jinja2.Environment:

@@ -39,7 +39,7 @@ pub(super) struct Targets {
     pub(super) first_dangling: Option<String>,
 }
 
-/// The last time of a row that a label may name: with RelBench's moments its rule on late rows, the first moment of test.
+/// The last time of a row that a label may name: with the moments of `RelBench` the first moment of test, as there.
 fn latest_target(task: &TaskSchema) -> Option<i64> {
     task.split.filter(|_| task.timedelta_us.is_some() && task.timestamps.is_none()).map(|split| split.test_us)
 }
@@ -91,7 +91,9 @@ pub(super) fn link_seeds(
     let mut all: Vec<Place> = places.iter().map(|&(_, place)| place).collect();
     all.sort_unstable();
     all.dedup();
-    all.iter().for_each(|place| nulls[usize::from(place.split)] += 1);
+    for place in &all {
+        nulls[usize::from(place.split)] += 1;
+    }
     let mut seeds = Vec::new();
     found.indptr.push(0);
     for list in pairs.chunk_by(|one, other| one.0 == other.0) {

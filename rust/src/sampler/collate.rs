@@ -509,4 +509,18 @@ mod tests {
         assert_eq!(batch.cell_column, [5, 7]);
         assert_eq!(batch.cell_is_target, [false, true]);
     }
+
+    #[test]
+    fn what_follows_the_last_cell_is_padding() {
+        let shape = Shape { contexts: 1, cells: 20, rows: 1, parents: 1, walk: 0, pairs: 0, answers: 0 };
+        let mut batch = Batch::with_capacity(shape).unwrap();
+        let mut canvas = batch.push();
+        canvas.cells.push_blocks(&[Block { ids: [7; 8], stypes: [2; 8] }; 2], 9, 0);
+        canvas.cells.finish();
+        let is_cell = |at: usize| at < 9;
+        assert!((0..20).all(|at| batch.cell_is_padding[at] != is_cell(at)));
+        assert!((0..20).all(|at| batch.cell_column[at] == if is_cell(at) { 7 } else { -1 }));
+        assert!((0..20).all(|at| batch.cell_stype[at] == if is_cell(at) { 2 } else { -1 }));
+        assert!((0..20).all(|at| batch.cell_row[at] == if is_cell(at) { 0 } else { -1 }));
+    }
 }
