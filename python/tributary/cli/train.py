@@ -1,6 +1,7 @@
 """`tributary train`: fit a model to the tasks of a processed database."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -33,6 +34,7 @@ def train(
     resolved = RunConfig.load(config, overrides or ())
     # Orbax logs, with a traceback, what it raises anyway.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unraisable
     databases = ", ".join(str(part.database) for part in resolved.data.parts.values())
     messages().print(f"training {resolved.run.path} on {databases}", markup=False, soft_wrap=True)
     try:
@@ -100,6 +102,12 @@ class TrainingWatcher:
         if not self._console.is_terminal and is_due:
             self._last_line_s = report.elapsed_s
             self._console.print(f"step {report.step} of {report.num_steps}: {text}", markup=False, soft_wrap=True)
+
+
+def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leaves out writes that Orbax abandons when another one fails, which is raised: they end after its event loop."""
+    if not (isinstance(unraisable.exc_value, RuntimeError) and "Event loop is closed" in str(unraisable.exc_value)):
+        sys.__unraisablehook__(unraisable)
 
 
 def _rate(per_s: float) -> str:
