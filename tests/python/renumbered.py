@@ -16,7 +16,8 @@ def permute_rows(batch: Batch, rng: np.random.Generator) -> Batch:
         order = np.append(0, 1 + rng.permutation(batch.row_table.shape[1] - 1))  # new position -> old row
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        for name in [name for name in fields if name.startswith("row_")]:
+        per_row = [name for name, (_, axes) in batch.spec().items() if axes[1:2] in (("R",), ("A",))]
+        for name in [name for name in per_row if fields[name].shape[1]]:  # A is 0 wide where no link task is asked
             fields[name][b] = fields[name][b][order]
         cells = rng.permutation(batch.seq_len)
         for name in [name for name in fields if name.startswith("cell_")]:
