@@ -53,7 +53,8 @@ def test_pearl_equals_its_definition(basis, monkeypatch):
 def renumbered(batch, order):
     """The batch with its rows in another order: row `order[i]` becomes row i."""
     place = np.argsort(order)
-    fields = {name: getattr(batch, name)[:, order] for name in batch.spec() if name.startswith("row_")}
+    per_row = [name for name, (_, axes) in batch.spec().items() if axes[1:2] == ("R",)]
+    fields = {name: getattr(batch, name)[:, order] for name in per_row}
     parents = fields["row_parents"]
     fields["row_parents"] = np.where(parents >= 0, place[np.maximum(parents, 0)], -1).astype(np.int16)
     return dataclasses.replace(batch, **fields).device_fields()
