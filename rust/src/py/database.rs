@@ -19,6 +19,9 @@ use crate::inspect::{self, Options, Summary, find_table};
 use crate::manifest::{ColumnManifest, KeyKind, TableManifest, TaskManifest};
 use crate::stype::Stype;
 
+/// An array of integers that Python owns.
+type Integers<'py> = Bound<'py, PyArray1<i64>>;
+
 /// A processed database, open for reading. It can be shared between threads.
 #[pyclass(frozen, name = "Database", module = "tributary._headwater")]
 pub(super) struct PyDatabase(Database);
@@ -128,11 +131,7 @@ impl PyDatabase {
     }
 
     /// The rows that the seeds of a link task name: where the list of each seed lies, and all lists.
-    fn task_targets<'py>(
-        &self,
-        py: Python<'py>,
-        task: &str,
-    ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+    fn task_targets<'py>(&self, py: Python<'py>, task: &str) -> PyResult<(Integers<'py>, Integers<'py>)> {
         let described = find_task(&self.0, task)?;
         if described.target_table.is_none() {
             return Err(Error::Argument(format!("task `{task}` is no link task; its labels are in task_seeds")).into());
