@@ -66,8 +66,11 @@ fn lists_and_pairs_are_the_same_labels() {
     assert_eq!((seeds.targets_of(0), seeds.targets_of(1)), ([2].as_slice(), [1, 3].as_slice()));
     let described = database.manifest().task("next").unwrap();
     assert_eq!((described.target_stype, described.top_k), (Stype::Identifier, Some(3)));
-    let (train, val) = (&described.preview.train, &described.preview.val);
-    assert_eq!((train.mean_links, train.num_targets, val.nulls), (Some(1.5), Some(3), 1));
+    // val begins with day 2, test with day 4, where two labels name nothing
+    let (train, val, test) = (&described.preview.train, &described.preview.val, &described.preview.test);
+    assert_eq!((train.mean_links, train.num_targets, train.nulls), (Some(1.0), Some(1), 0));
+    assert_eq!((val.mean_links, val.num_targets, val.nulls), (Some(2.0), Some(2), 0));
+    assert_eq!((test.mean_links, test.num_targets, test.nulls), (None, Some(0), 2));
     assert!(serde_json::to_string(database.manifest()).unwrap().contains(r#""target_stype":"link","target_table":1"#));
 
     let pairs = ints(&[4, 3, 2, 77]);
