@@ -70,7 +70,7 @@ fn lists_and_pairs_are_the_same_labels() {
     let (train, val, test) = (&described.preview.train, &described.preview.val, &described.preview.test);
     assert_eq!((train.mean_links, train.num_targets, train.nulls), (Some(1.0), Some(1), 0));
     assert_eq!((val.mean_links, val.num_targets, val.nulls), (Some(2.0), Some(2), 0));
-    assert_eq!((test.mean_links, test.num_targets, test.nulls), (None, Some(0), 2));
+    assert_eq!((test.mean_links, test.num_targets, test.nulls), (None, None, 2));
     assert!(serde_json::to_string(database.manifest()).unwrap().contains(r#""target_stype":"link","target_table":1"#));
 
     let pairs = ints(&[4, 3, 2, 77]);
