@@ -1,7 +1,6 @@
 """Trainings that are killed, and a disk that is full: by the commands a person types."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,16 +59,11 @@ def _check_preflight(folder: Path, run: Path) -> None:
 
 def _check_full_disk(folder: Path) -> None:
     """A limit on the size of a file stands for a full disk: the first checkpoint does not fit."""
-    code = "from tributary.cli import main; main()"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))"
+    code = f"{limit}; from tributary.cli import main; main()"
     keys = [f"run.dir={folder / 'runs'}", "run.name=full", "train.steps=20", "train.trackers=[]"]
     words = ["train", "--config", str(folder / "config.yaml"), *(word for key in keys for word in ("--set", key))]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000)),
-    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "the checkpoint of step 5 could not be written (file too large): it needs up to " in done.stderr

@@ -93,6 +93,9 @@ def _microseconds(text: str | None) -> int | None:
         raise ValueError(f"--database-cutoff {text}: expected YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS") from None
 
 
+_MEAN = "mean +- deviation"
+
+
 class _Bar:
     """One line of progress for one task: predicting with a bar, then the baselines."""
 
@@ -163,14 +166,14 @@ def _table(result: dict[str, Any]) -> "Table":
 
     metrics = sorted(result["model"]["metrics"], key=lambda name: name != result["metric"])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
+    table.add_column("", min_width=len(_MEAN), overflow="fold")
     for name in metrics:
         table.add_column(f"{name} (95 %)" if name == result["metric"] else name, justify="right")
     for run in result.get("runs", []):
         table.add_row(run["run"], *[_figure(run["metrics"][name]) for name in metrics])
     if "runs" in result:
         means = [f"{result['mean'][n]:.4g} +- {result['std'][n]:.2g}" if n in result["mean"] else "-" for n in metrics]
-        table.add_row("mean +- deviation", *means, style="bold")
+        table.add_row(_MEAN, *means, style="bold")
     for entry in [result["model"], *([result["ensemble"]] if "ensemble" in result else []), *result["baselines"]]:
         cells = []
         for name in metrics:

@@ -207,7 +207,8 @@ def learning_curves(history: Mapping[str, Any]) -> list[str]:
                 axes.annotate("kept", (history["best_step"], axes.get_ylim()[1]), (3, -10), textcoords="offset points")
             axes.axhline(0, color=MUTED, linewidth=0.8)
             axes.set(title="Validation score (0 knows nothing, 1 perfect)", xlabel="step")
-            axes.legend()
+            if axes.get_legend_handles_labels()[0]:  # no task may have a score yet
+                axes.legend()
             pictures.append(_svg(figure, "validation score over steps"))
     return pictures
 

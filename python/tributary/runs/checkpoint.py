@@ -395,9 +395,12 @@ def _lock(path: Path) -> int:
 
 
 def _remove_partial(root: Path) -> None:
-    """Removes what a writer that was cut off left behind."""
+    """Removes what a writer that was cut off left behind, or most of it: the rest goes when the run is next opened.
+
+    Orbax may still be writing files of a step that has failed, so a folder can fill up while it is emptied.
+    """
     for folder in root.glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rankable(metric: float | None) -> float:
