@@ -131,6 +131,7 @@ def test_pallas_lowers(kind, target):
     assert exported.mlir_module().count(kernels) >= 3  # forward, queries, keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", "chunked", "structured"])
 def test_some_queries_get_what_all_get(name):
     batch = random_batch(5)

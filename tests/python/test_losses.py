@@ -117,6 +117,7 @@ def test_link_loss_by_hand():
     assert float(link_loss(log_odds[:4, :3], none)) == 0.0
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_are_finite_for_extreme_predictions():
     extremes = jnp.array([-1e30, -1e4, -100.0, 0.0, 100.0, 1e4, 1e30])
     calendar = jnp.ones((7, 7), jnp.int16)

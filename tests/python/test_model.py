@@ -138,6 +138,7 @@ def test_every_parameter_gets_gradient():
             assert np.abs(part).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_options_that_start_at_zero_leave_an_untrained_model_as_it_is():
     batch = synthetic_batch(8, batch_size=2, walk_features=3).device_fields()
     sizes = {**SIZES, "num_layers": 1, "attentions": ("feature", "neighbor")}
@@ -183,6 +184,7 @@ def test_bfloat16_agrees_with_float32():
     assert np.abs(error).max() < 0.2 * size
 
 
+@pytest.mark.slow
 def test_a_readout_block_reads_what_a_whole_block_reads():
     # With one attention and one block, keys are the block's input either way.
     batch = synthetic_batch(6).device_fields()

@@ -41,6 +41,7 @@ def test_schedules():
     assert float(learning_rate(warm, 0.0, 0.0)) == 0.5
 
 
+@pytest.mark.slow
 def test_frozen_groups_are_not_touched_and_take_no_memory():
     graphdef, params = _model()
     trained, frozen = freeze(params, ["backbone", "heads.link_head"])

@@ -109,6 +109,7 @@ def exists(case: Case) -> np.ndarray:
 # --- Parity ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_answer_of_every_cell_is_that_of_the_package(case):
     found, cells = case.answers(), exists(case)
     assert cells.sum() > 50

@@ -314,6 +314,7 @@ def test_random_databases(database: tuple[dict[str, pa.Table], dict[str, Any]], 
             assert_batches(sampler, expected, range(sampler.steps_per_epoch))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "30")), deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -347,6 +348,7 @@ def test_rows_as_seeds(
         assert_batches(sampler, expected, sorted({0, last // 2, last}))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("TRIBUTARY_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -24,6 +24,7 @@ DAY = 86_400_000_000
 # ---- RelBench's own tasks on its own data ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_parameter", [False, True])
 def test_relbench_labels_to_the_last_one(shared_data, tmp_path: Path, with_parameter: bool) -> None:
     """The labels shipped with rel-f1 come out of its SQL, every one and no other, in the same splits."""
