@@ -10,7 +10,8 @@ on the same contexts.
 Useful operations of a step are three times those of its forward pass (a backward pass costs two), which for `L` blocks
 of width `D` are `2 B S L (16 D^2 + 3 D d_ff) + 4 D L pairs`, where `pairs` counts what the four masks permit. Executed
 operations count what the implementation multiplies: dense 12 D per pair of cells, whether permitted or not; chunked
-14 D (it computes logits twice); structured 4 D forward, 6 D and 8 D backward per place of its lists, filled or not.
+14 D (it computes logits twice); structured 4 D forward, 6 D and 8 D backward per place of its lists, filled or not;
+native 14 D per permitted pair.
 MFU is useful operations per CPU second over what a product of 2048 x 2048 matrices reaches in the same process, busy
 the same of executed ones. Memory is what XLA plans for temporaries, and the highest resident set; compilation is CPU
 seconds.
@@ -33,7 +34,7 @@ from measure import Figures, in_turn, measured, run
 
 SIZES = {"64x3": (64, 3, 2, 128), "128x4": (128, 4, 4, 512), "256x12": (256, 12, 8, 1024)}
 """d_model, num_layers, num_heads, d_ff."""
-IMPLEMENTATIONS = ("dense", "chunked", "structured")
+IMPLEMENTATIONS = ("dense", "chunked", "structured", "native")
 KINDS = ("column", "feature", "neighbor", "full")
 RIVAL_SIZES = {"num_blocks": 12, "d_model": 256, "d_text": 384, "num_heads": 8, "d_ff": 1024}
 
@@ -45,6 +46,8 @@ def pairs_of(name: str, batch: Any) -> tuple[float, float]:
 
     relations = Relations.from_batch(batch)
     useful = float(sum(np.asarray(permitted(kind, relations, relations)).sum() for kind in KINDS))
+    if name == "native":
+        return useful, 14 * useful
     whole = float(relations.row.shape[0] * relations.row.shape[1] ** 2)
     if name != "structured":
         return useful, len(KINDS) * whole * (12 if name == "dense" else 14)

@@ -294,9 +294,9 @@ class ModelConfig(_Section):
         default=False, description="the model judges links between rows (link tasks, data.num_links)"
     )
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
-    attention: Literal["auto", "dense", "chunked", "structured", "pallas"] = Field(
+    attention: Literal["auto", "dense", "chunked", "structured", "native", "pallas"] = Field(
         default="auto",
-        description="implementation of attention; auto: structured or chunked on a CPU, by size; dense elsewhere",
+        description="implementation of attention; auto: native on a CPU, structured or chunked on several, dense elsewhere",
     )
     scan: bool = Field(
         default=True, description="layers run in a loop: compilation does not grow with depth; false: written out"

@@ -5,6 +5,10 @@
 //! context that a model may see at the seed's time.
 #![doc(html_no_source)]
 
+/// Only XLA calls it, through the Python module.
+#[cfg(any(feature = "python", test))]
+#[cfg_attr(not(feature = "python"), allow(dead_code))]
+mod attention;
 mod available;
 pub mod bitmap;
 #[cfg(feature = "cli")]
@@ -24,6 +28,7 @@ pub mod preprocess;
 mod py;
 pub mod sampler;
 pub mod schema;
+mod simd;
 mod splits;
 mod stype;
 pub mod timestamp;

@@ -70,9 +70,9 @@ def test_dense_attention_equals_a_loop_and_is_zero_without_keys(kind):
             np.testing.assert_allclose(out[b, i, h], weight / weight.sum() @ v[b, keys, h], rtol=1e-5, atol=1e-5)
 
 
-def agree(name, kind, batch, *, queries=None, with_links=True, rng_seed=0):
+def agree(name, kind, batch, *, queries=None, with_links=True, rng_seed=0, **sizes):
     """Values and gradients of an implementation are those of dense."""
-    inputs = attention_inputs(batch, rng_seed, queries=queries)
+    inputs = attention_inputs(batch, rng_seed, queries=queries, **sizes)
     relations = Relations.from_batch(batch.device_fields(), lookback_days=2.5)
 
     def outputs(implementation):
@@ -105,6 +105,19 @@ def test_structured_agrees_with_dense_in_values_and_gradients(kind, monkeypatch)
     agree("structured", kind, random_batch(4, seq_len=45))
 
 
+@pytest.mark.parametrize("with_links", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_native_agrees_with_dense_in_values_and_gradients(kind, with_links):
+    agree("native", kind, random_batch(4, seq_len=45), with_links=with_links)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_native_agrees_for_some_queries_and_any_width_of_head(kind):
+    batch = random_batch(6, batch_size=3, seq_len=70)
+    queries = np.random.default_rng(1).integers(0, batch.seq_len, (batch.batch_size, 21)).astype(np.int32)
+    agree("native", kind, batch, queries=queries, H=3, K=20)
+
+
 @pytest.mark.parametrize("kind", everyday(KINDS, "neighbor"))
 def test_pallas_agrees_with_dense_in_values_and_gradients(kind, monkeypatch):
     monkeypatch.setattr(blocked, "target_of_backend", lambda: blocked.Target("interpret", 16))
@@ -132,7 +145,7 @@ def test_pallas_lowers(kind, target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dense", "chunked", "structured"])
+@pytest.mark.parametrize("name", ["dense", "chunked", "structured", "native"])
 def test_some_queries_get_what_all_get(name):
     batch = random_batch(5)
     q, k, v, key_bias, link_bias = attention_inputs(batch)

@@ -1,9 +1,9 @@
 """How much a step computes, and how much the devices could: what MFU is made of.
 
 Counted are the matrix products of a step as it is traced: forward, backward, what `remat` computes again, and the
-optimiser's; padding and masked pairs of cells count as work. A loop whose length depends on the data (structured
-attention) counts once, so the count is a lower bound there. Everything else (norms, softmax, gathers) is not counted,
-as is usual. Described in `documentation/training.md`, "Progress".
+optimiser's; padding and masked pairs of cells count as work. Attention of the core (`native`) is not counted, and a
+loop whose length depends on the data (structured attention) once, so the count is a lower bound there. Everything else
+(norms, softmax, gathers) is not counted, as is usual. Described in `documentation/training.md`, "Progress".
 """
 
 from __future__ import annotations

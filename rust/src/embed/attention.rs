@@ -1,8 +1,7 @@
 //! Attention within each text: twelve heads of 32 numbers.
 
-use super::functions::{exp, max_lanes, sum_lanes};
 use super::product::{Row, WIDTH};
-use super::simd::{LANES, Lanes, Simd, Work};
+use crate::simd::{LANES, Lanes, Simd, Work, exp, max_lanes, sum_lanes};
 
 const HEADS: usize = 12;
 const HEAD_WIDTH: usize = WIDTH / HEADS;

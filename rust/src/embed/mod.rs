@@ -4,8 +4,7 @@
 //! All sums have one order, whatever the texts beside a text and whatever instructions the processor has, and every
 //! operation is rounded as IEEE 754 says: a text's vector has the same bits in every batch and on every machine.
 //!
-//! `simd` holds the instructions, `product` the products with weights, `attention` and `functions` the rest, and
-//! `weights` reads the file. Tokenising is the caller's.
+//! `product` holds the products with weights, `attention` and `functions` the rest, and `weights` reads the file. Tokenising is the caller's.
 //!
 //! Most functions are `#[inline(always)]`, because one that is not part of a function with the attribute of
 //! `Simd::run` may not use its instructions.
@@ -14,7 +13,6 @@
 mod attention;
 mod functions;
 mod product;
-mod simd;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -25,41 +23,13 @@ use std::sync::{Mutex, PoisonError};
 use attention::{Attention, HeadRoom};
 use functions::{Normalise, Pool, Unit};
 use product::{Finish, Packed, Product, Row, Start, WIDTH};
-#[cfg(target_arch = "x86_64")]
-use simd::{Avx2, Avx512};
-use simd::{Portable, Simd};
 use weights::{Norm, Weights};
 
 use crate::error::{Error, Result};
+use crate::simd::{Instructions, Simd, Work};
 
 /// Rows that are worked on together, unless one text has more: eighteen tiles, few enough for the cache of a core.
 const BLOCK_ROWS: usize = 252;
-
-/// Which instructions are used. The vectors are the same.
-#[derive(Clone, Copy, Debug)]
-enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    Portable(Portable),
-}
-
-impl Instructions {
-    /// Those of a name, or the widest of this processor; None when it has not got them.
-    fn find(name: Option<&str>) -> Option<Self> {
-        let is_named = |other: &str| name.is_none_or(|name| name == other);
-        #[cfg(target_arch = "x86_64")]
-        if let Some(token) = Avx512::detect().filter(|_| is_named("avx512")) {
-            return Some(Self::Avx512(token));
-        }
-        #[cfg(target_arch = "x86_64")]
-        if let Some(token) = Avx2::detect().filter(|_| is_named("avx2")) {
-            return Some(Self::Avx2(token));
-        }
-        is_named("portable").then_some(Self::Portable(Portable))
-    }
-}
 
 /// The model with its weights, ready to make vectors. It can be used by several threads at once.
 #[derive(Debug)]
@@ -136,13 +106,7 @@ impl Encoder {
         while !lengths.is_empty() {
             let (num_texts, num_rows) = block(lengths);
             let ((texts, later), (rows, rest)) = (lengths.split_at(num_texts), tokens.split_at(num_rows));
-            match self.instructions {
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512(simd) => self.encode_block(simd, rows, texts, &mut room),
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx2(simd) => self.encode_block(simd, rows, texts, &mut room),
-                Instructions::Portable(simd) => self.encode_block(simd, rows, texts, &mut room),
-            }
+            self.instructions.run(Block { encoder: self, tokens: rows, lengths: texts, room: &mut room });
             let results = if self.projection.is_some() { &room.projected } else { &room.pooled };
             for row in results {
                 vectors.extend_from_slice(&row.0[..self.dimension]);
@@ -204,6 +168,21 @@ impl Encoder {
         } else {
             simd.run(Unit(pooled));
         }
+    }
+}
+
+/// Some texts, encoded into the room.
+struct Block<'a> {
+    encoder: &'a Encoder,
+    tokens: &'a [u32],
+    lengths: &'a [usize],
+    room: &'a mut Room,
+}
+
+impl Work for Block<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        self.encoder.encode_block(simd, self.tokens, self.lengths, self.room);
     }
 }
 

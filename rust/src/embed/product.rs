@@ -5,7 +5,7 @@
 //! depend on the rows beside it or on the processor.
 
 use super::functions::gelu;
-use super::simd::{LANES, Lanes, Simd, Work};
+use crate::simd::{LANES, Lanes, Simd, Work};
 
 /// Numbers of a row of activations.
 pub(super) const WIDTH: usize = 384;

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use super::attention::{Attention, HeadRoom};
-use super::functions::{Normalise, exp, gelu};
+use super::functions::{Normalise, gelu};
 use super::product::{Finish, Packed, Product, Row, Start, WIDTH};
-use super::simd::{LANES, Lanes, Portable, Simd, Work};
 use super::*;
+use crate::simd::{LANES, Lanes, Portable, exp};
 
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
@@ -34,16 +34,6 @@ fn everywhere(work: impl Fn(Instructions) -> Vec<Row>) -> Vec<Row> {
         }
     }
     expected
-}
-
-fn run(instructions: Instructions, work: impl Work) {
-    match instructions {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512(simd) => simd.run(work),
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2(simd) => simd.run(work),
-        Instructions::Portable(simd) => simd.run(work),
-    }
 }
 
 struct Curves<'a> {
@@ -102,7 +92,7 @@ fn products_are_chains_in_the_order_of_inputs() {
             let [start, finish] = [Start::Bias, Start::Result].map(|start| (start, Finish::Plain));
             for (start, finish) in [start, finish] {
                 let rows = &x[..num_rows];
-                run(instructions, Product { rows, weights: &packed, start, finish, result: &mut result });
+                instructions.run(Product { rows, weights: &packed, start, finish, result: &mut result });
             }
             result
         });
@@ -125,7 +115,7 @@ fn attention_is_the_mixture_of_values_within_each_text() {
     let result = everywhere(|instructions| {
         let (mut result, mut room) = (queries.clone(), HeadRoom::default());
         let (keys, values) = (&keys, &values);
-        run(instructions, Attention { queries: &mut result, keys, values, lengths: &lengths, room: &mut room });
+        instructions.run(Attention { queries: &mut result, keys, values, lengths: &lengths, room: &mut room });
         result
     });
     let mut first = 0;
@@ -154,7 +144,7 @@ fn normalised_rows_have_mean_zero_and_variance_one() {
     let result = everywhere(|instructions| {
         let mut result = rows(3, 7);
         let added = rows(3, 8);
-        run(instructions, Normalise { rows: &mut result, added: &added, scale: &scale, shift: &shift });
+        instructions.run(Normalise { rows: &mut result, added: &added, scale: &scale, shift: &shift });
         result
     });
     for row in result {

@@ -1,4 +1,4 @@
-//! Read-only mappings of whole files, whole files in memory, and scratch files. `unsafe` is here and in `embed::simd`.
+//! Read-only mappings of whole files, whole files in memory, and scratch files. `unsafe` is here, in `simd` and in `py::xla`.
 #![allow(unsafe_code)]
 
 use std::fs::File;

@@ -9,6 +9,7 @@ mod errors;
 mod preprocess;
 mod progress;
 mod sampler;
+mod xla;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -46,6 +47,8 @@ mod _headwater {
     };
     #[pymodule_export]
     use super::sampler::PySampler;
+    #[pymodule_export]
+    use super::xla::xla_handlers;
 
     use super::{Bound, PyModule, PyResult};
 

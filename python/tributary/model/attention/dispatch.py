@@ -12,6 +12,7 @@ from tributary.model.attention.blocks import with_blocks
 from tributary.model.attention.chunked import TILE_LOGITS, chunked_attention
 from tributary.model.attention.dense import dense_attention
 from tributary.model.attention.lists import with_lists
+from tributary.model.attention.native import native_attention
 from tributary.model.attention.relations import Relations
 from tributary.model.attention.structured import structured_attention
 
@@ -52,11 +53,28 @@ IMPLEMENTATIONS: dict[str, Attend] = {
     "dense": dense_attention,
     "chunked": chunked_attention,
     "structured": structured_attention,
+    "native": native_attention,
     "pallas": pallas_attention,
 }
 
 STRUCTURED_CELLS = 512
-"""Cells of a context from which `auto` takes structured on a CPU; below, most of a context is listed anyway."""
+"""Cells of a context from which `auto` takes structured on several processors; below, most of a context is listed."""
+
+
+def chosen(num_cells: int, num_logits: int) -> str:
+    """What `auto` takes: the implementation that was found fastest for such sizes (decisions 0008 and 0011).
+
+    Args:
+        num_cells: `S`.
+        num_logits: of all contexts and heads.
+    """
+    if jax.default_backend() != "cpu":
+        return "dense"
+    if jax.device_count() == 1:  # XLA does not know how to divide a native call over devices
+        return "native"
+    if num_logits <= TILE_LOGITS:
+        return "dense"
+    return "structured" if num_cells >= STRUCTURED_CELLS else "chunked"
 
 
 def attention_function(name: str) -> Attend:
@@ -70,8 +88,7 @@ def prepared(name: str, relations: Relations, kinds: tuple[str, ...]) -> Relatio
     Every implementation also works without, and then computes it at each call.
     """
     if name == "auto":
-        is_structured = jax.default_backend() == "cpu" and relations.row.shape[1] >= STRUCTURED_CELLS
-        name = "structured" if is_structured else "dense"
+        name = chosen(relations.row.shape[1], TILE_LOGITS + 1)
     if name == "structured":
         return with_lists(relations, kinds)
     return with_blocks(relations, kinds, target_of_backend().block) if name == "pallas" else relations
@@ -87,10 +104,7 @@ def _auto_attention(
     link_bias: Array | None = None,
     queries: Array | None = None,
 ) -> Array:
-    """The implementation that was found fastest for such sizes (decision 0008)."""
+    """The implementation that `chosen` names."""
     num_contexts, num_queries, num_heads = q.shape[:3]
-    if jax.default_backend() != "cpu" or num_contexts * num_queries * num_heads * k.shape[1] <= TILE_LOGITS:
-        name = "dense"
-    else:
-        name = "structured" if k.shape[1] >= STRUCTURED_CELLS else "chunked"
+    name = chosen(k.shape[1], num_contexts * num_queries * num_heads * k.shape[1])
     return IMPLEMENTATIONS[name](kind, q, k, v, relations, key_bias, link_bias, queries)

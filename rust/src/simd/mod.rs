@@ -7,22 +7,26 @@
 //! has. The invariant: a value of [`Avx512`] or [`Avx2`] exists only where [`Avx512::detect`] or [`Avx2::detect`]
 //! found the instructions, which are those of the attribute of its `run` and no others. Memory is only reached
 //! through references to sixteen floats.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::inline_always)]
+
+mod functions;
+
+pub(crate) use functions::{exp, max_lanes, polynomial, sum_lanes};
 
 /// Lanes of a vector.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Sixteen floats, in memory.
-pub(super) type Lanes = [f32; LANES];
+pub(crate) type Lanes = [f32; LANES];
 
 /// Work that is compiled once per kind of processor; `run` must be `#[inline(always)]`, so that it becomes part of
 /// the function that may use the instructions.
-pub(super) trait Work {
+pub(crate) trait Work {
     fn run<S: Simd>(self, simd: S);
 }
 
 /// The operations of one kind of processor.
-pub(super) trait Simd: Copy + Send + Sync {
+pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen floats, in registers.
     type V: Copy;
 
@@ -51,7 +55,7 @@ pub(super) trait Simd: Copy + Send + Sync {
 
 /// What every processor has.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 #[inline(always)]
 fn lanewise(operation: impl Fn(usize) -> f32) -> Lanes {
@@ -129,7 +133,44 @@ impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+use x86::{Avx2, Avx512};
+
+/// Which instructions are used. The results are the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Portable(Portable),
+}
+
+impl Instructions {
+    /// Those of a name, or the widest of this processor; None when it has not got them.
+    pub(crate) fn find(name: Option<&str>) -> Option<Self> {
+        let is_named = |other: &str| name.is_none_or(|name| name == other);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = Avx512::detect().filter(|_| is_named("avx512")) {
+            return Some(Self::Avx512(token));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = Avx2::detect().filter(|_| is_named("avx2")) {
+            return Some(Self::Avx2(token));
+        }
+        is_named("portable").then_some(Self::Portable(Portable))
+    }
+
+    /// Does `work` with them.
+    pub(crate) fn run(self, work: impl Work) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.run(work),
+            Self::Portable(simd) => simd.run(work),
+        }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -140,11 +181,11 @@ mod x86 {
 
     /// AVX-512; the field is private to this module, so that only `detect` makes one.
     #[derive(Clone, Copy, Debug)]
-    pub(in super::super) struct Avx512(());
+    pub(crate) struct Avx512(());
 
     impl Avx512 {
         /// The token of AVX-512, where this processor has it.
-        pub(in super::super) fn detect() -> Option<Self> {
+        pub(crate) fn detect() -> Option<Self> {
             is_x86_feature_detected!("avx512f").then_some(Self(()))
         }
     }
@@ -236,7 +277,7 @@ mod x86 {
 
     /// AVX2 with fused multiply-add; the field is private to this module, so that only `detect` makes one.
     #[derive(Clone, Copy, Debug)]
-    pub(in super::super) struct Avx2(());
+    pub(crate) struct Avx2(());
 
     /// Two registers of eight lanes.
     type Pair = [__m256; 2];
@@ -245,7 +286,7 @@ mod x86 {
 
     impl Avx2 {
         /// The token of AVX2 with fused multiply-add, where this processor has both.
-        pub(in super::super) fn detect() -> Option<Self> {
+        pub(crate) fn detect() -> Option<Self> {
             (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
         }
     }
@@ -332,16 +373,14 @@ mod x86 {
 
         #[inline(always)]
         fn exponent(self, a: Pair) -> Pair {
-            a.map(
-                #[inline(always)]
-                |half| {
-                    // SAFETY: `self` exists, so the processor has AVX2.
-                    unsafe {
-                        let biased = _mm256_add_epi32(_mm256_castps_si256(half), _mm256_set1_epi32(127));
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-                    }
-                },
-            )
+            // No closure: what is called from one need not be inlined.
+            // SAFETY: `self` exists, so the processor has AVX2.
+            unsafe {
+                let bias = _mm256_set1_epi32(127);
+                let low = _mm256_add_epi32(_mm256_castps_si256(a[0]), bias);
+                let high = _mm256_add_epi32(_mm256_castps_si256(a[1]), bias);
+                [_mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high))]
+            }
         }
     }
 }
