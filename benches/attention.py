@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--head-dim", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=Path)
-    parser.add_argument("--implementations", nargs="+", default=["dense", "chunked", "structured"])
+    parser.add_argument("--implementations", nargs="+", default=["dense", "chunked", "structured", "native"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     arguments = parser.parse_args()
     size = {"batch_size": arguments.batch_size, "seq_len": arguments.seq_len}

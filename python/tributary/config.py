@@ -296,7 +296,7 @@ class ModelConfig(_Section):
     readout: bool = Field(default=True, description="the last block updates only the cells that are predicted")
     attention: Literal["auto", "dense", "chunked", "structured", "native", "pallas"] = Field(
         default="auto",
-        description="implementation of attention; auto: native on a CPU, structured or chunked on several, dense elsewhere",
+        description="implementation of attention; auto: native on a CPU, chunked or structured on several, else dense",
     )
     scan: bool = Field(
         default=True, description="layers run in a loop: compilation does not grow with depth; false: written out"
