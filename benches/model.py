@@ -1,6 +1,7 @@
 """A training step of the model on a CPU: operations, time, compilation and memory; the rival's beside it.
 
 Usage: python benches/model.py [--quick] [--rival-python PYTHON] [--rounds 2] [--batch-size 1]
+           [--implementations dense chunked structured native]
 
 Every contestant runs in a process of its own: loss and gradients of all parameters for made-up full contexts
 (`contexts`), float32, four attentions, no readout block. `--quick` measures the smallest size only. The rival is the
@@ -129,7 +130,6 @@ def rival_step(python: Path, seq_len: int, batch_size: int) -> Figures:
 
 def report(size: str, seq_len: int, found: dict[str, Figures], batch_size: int) -> None:
     """Prints the lines of one size."""
-    dense = found["dense"]
     for name, figures in found.items():
         line = f"{size:7s} {seq_len:5d} {name:10s} {figures['cpu_s'] / batch_size:8.2f} {figures['wall_s']:8.2f}"
         if name == "rival":
@@ -139,9 +139,8 @@ def report(size: str, seq_len: int, found: dict[str, Figures], batch_size: int) 
         busy = figures["executed"] / figures["cpu_s"] / figures["possible"]
         line += f" {figures['compile_s']:9.1f} {figures['temp_mb']:9.0f} {figures['peak_mb']:9.0f}"
         line += f" {figures['useful'] / 1e9:8.1f} {figures['executed'] / 1e9:8.1f} {mfu:6.1%} {busy:6.1%}"
-        ratio = f"{dense['cpu_s'] / figures['cpu_s']:.1f} x dense"
-        if "rival" in found:
-            ratio += f", {found['rival']['cpu_s'] / figures['cpu_s']:.1f} x rival"
+        others = [other for other in ("dense", "rival") if other in found]
+        ratio = ", ".join(f"{found[other]['cpu_s'] / figures['cpu_s']:.1f} x {other}" for other in others)
         print(f"{line}   {ratio}", flush=True)
 
 
@@ -151,6 +150,7 @@ def main() -> None:
     rival.add_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="the smallest size, once")
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--implementations", nargs="+", default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--size", help=argparse.SUPPRESS)
     parser.add_argument("--seq-len", type=int, help=argparse.SUPPRESS)
@@ -171,7 +171,7 @@ def main() -> None:
                 words = ["--contestant", name, "--size", size, "--seq-len", str(seq_len)]
                 return run(sys.executable, __file__, *words, "--batch-size", str(arguments.batch_size))
 
-            contestants = [*IMPLEMENTATIONS, *(["rival"] if has_rival and size == "256x12" else [])]
+            contestants = [*arguments.implementations, *(["rival"] if has_rival and size == "256x12" else [])]
             report(size, seq_len, in_turn(contestants, rounds, start), arguments.batch_size)
 
 

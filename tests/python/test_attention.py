@@ -11,6 +11,7 @@ from tributary.model.attention import (
     attention_function,
     blocked,
     chunked,
+    dispatch,
     lists,
     permitted,
     structured,
@@ -116,6 +117,25 @@ def test_native_agrees_for_some_queries_and_any_width_of_head(kind):
     batch = random_batch(6, batch_size=3, seq_len=70)
     queries = np.random.default_rng(1).integers(0, batch.seq_len, (batch.batch_size, 21)).astype(np.int32)
     agree("native", kind, batch, queries=queries, H=3, K=20)
+
+
+@pytest.mark.parametrize(
+    ("backend", "num_devices", "num_cells", "num_logits", "expected"),
+    [
+        ("cpu", 1, 64, 100, "native"),
+        ("cpu", 1, 1024, 2**24, "native"),
+        ("cpu", 2, 64, 100, "dense"),
+        ("cpu", 2, 256, 2**24, "chunked"),
+        ("cpu", 2, 1024, 2**24, "structured"),
+        ("gpu", 1, 1024, 2**24, "dense"),
+    ],
+)
+def test_auto_takes_the_core_where_a_processor_is_the_only_device(
+    backend, num_devices, num_cells, num_logits, expected, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: num_devices)
+    assert dispatch.chosen(num_cells, num_logits) == expected
 
 
 @pytest.mark.parametrize("kind", everyday(KINDS, "neighbor"))
