@@ -1,8 +1,8 @@
-//! The two rooms that hold `unsafe`, under Miri: of `embed/simd.rs` every load, store and instruction on sixteen lanes,
+//! The two rooms that hold `unsafe`, under Miri: of `simd` every load, store and instruction on sixteen lanes,
 //! and equal bits on every kind of processor that Miri plays; of `format/mmap.rs` all but the mapping itself.
 #![cfg(test)]
 
-#[path = "../../src/embed/simd.rs"]
+#[path = "../../src/simd/mod.rs"]
 #[allow(dead_code)]
 mod simd;
 

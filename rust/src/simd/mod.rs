@@ -133,7 +133,7 @@ impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 /// Which instructions are used. The results are the same.
 #[derive(Clone, Copy, Debug)]
