@@ -31,6 +31,7 @@ __all__ = [
     "vocab_texts",
     "write_embeddings",
     "write_task",
+    "xla_handlers",
 ]
 
 FORMAT_VERSION: int
