@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 # Processes the Python tests run in; each wants a core and up to 3 GB.
 TEST_PROCESSES ?= 2
-PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile
+PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Where the real databases of the tests are; tests that need them say loudly when it is absent.
 TRIBUTARY_SHARED_DATA ?= $(abspath $(CURDIR)/../shared/data)
 export TRIBUTARY_SHARED_DATA

@@ -30,7 +30,7 @@ def step(arguments: argparse.Namespace) -> None:
     from flax import nnx
 
     from tributary.config import RunConfig
-    from tributary.model.forward import describe_model
+    from tributary.model.forward import describe_model, draw_params
     from tributary.training.cost import device_peak_bytes, peak_memory_bytes
     from tributary.training.losses import Objective, objective_loss
     from tributary.training.operations import StepOperations, peak_operations
@@ -38,7 +38,8 @@ def step(arguments: argparse.Namespace) -> None:
 
     values = {"data": {"database": "made up", "seq_len": arguments.seq_len}, "model": {"preset": arguments.presets[0]}}
     config = RunConfig.from_mapping(values, arguments.set)
-    graphdef, params = describe_model(config.model, EMBEDDING_DIM, 0)
+    graphdef, _ = describe_model(config.model, EMBEDDING_DIM)
+    params = draw_params(config.model, EMBEDDING_DIM, 0)
     objective = Objective(**config.objective.model_dump())
 
     def loss(params: Any, batch: Any, arrays: Any, shares: Any = None) -> Any:

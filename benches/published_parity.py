@@ -139,7 +139,7 @@ def our_model(kind: str, sizes: dict[str, int], weights: Arrays, attention: str)
 
     given = {ours: sizes[theirs] for theirs, ours in SIZES.items()}
     config = ModelConfig.model_validate({"preset": kind, **given, "attention": attention})
-    graphdef, _ = describe_model(config, sizes["d_text"], 0)
+    graphdef, _ = describe_model(config, sizes["d_text"])
     return graphdef, to_params(config, sizes["d_text"], weights)
 
 

@@ -112,7 +112,6 @@ def _judge(good: Path, scratch: Path) -> dict[str, Counter[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_damage_is_refused_or_harmless(shop, tmp_path: Path) -> None:
     from tributary.embed import make_embedder
     from tributary.preprocess import preprocess

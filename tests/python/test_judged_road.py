@@ -16,7 +16,7 @@ from tributary.prediction.predict import load_run
 from tributary.preprocess import PreprocessOptions, preprocess
 from tributary.training.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 MODEL = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16}
 TRAIN = {"steps": 6, "batch_size": 4, "eval_every": 3, "eval_seeds": 24, "checkpoint_every": 3}
 

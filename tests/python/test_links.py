@@ -197,7 +197,6 @@ def _write_shop(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_whole_way_of_a_link_task(tmp_path: Path, tributary_command: Any) -> None:
     def run_cli(*arguments: Any, expected: int = 0) -> Any:
         done = tributary_command(*map(str, arguments))

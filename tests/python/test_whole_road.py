@@ -37,7 +37,7 @@ TRAIN = [
     "optimizer.warmup_steps=5",
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def tributary(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tributary.config import RunConfig
 from tributary.data import Database, database_arrays
 from tributary.embed import make_embedder
-from tributary.model.forward import describe_model, make_forward
+from tributary.model.forward import describe_model, draw_params, make_forward
 from tributary.prediction.predict import Run
 from tributary.preprocess import PreprocessOptions, preprocess
 from tributary.runs.learned import LearnedDatabase, learned_database, rescaled, translate
@@ -122,8 +122,8 @@ def untrained_run(folder: Path, database: Path, learned: LearnedDatabase | None 
     )
     opened = Database(str(database))
     translation = translate(learned, opened, database_arrays(opened))
-    graphdef, params = describe_model(config.model, 16, 0)
-    leaves, tree = jax.tree.flatten(params)
+    graphdef, _ = describe_model(config.model, 16)
+    leaves, tree = jax.tree.flatten(draw_params(config.model, 16, 0))
     rng = np.random.default_rng(0)
     noisy = [np.asarray(leaf) + rng.normal(size=leaf.shape).astype(np.float32) / 4 for leaf in leaves]
     rescale = None

@@ -21,11 +21,22 @@ Forward = Callable[[Any, Batch, DatabaseArrays], dict[str, jax.Array]]
 a link task is asked also `candidates` float32 [B, A] log-odds."""
 
 
-def describe_model(config: ModelConfig, embedding_dim: int, rng_seed: int) -> tuple[nnx.GraphDef[Any], Any]:
-    """The model split into its static description and its freshly drawn parameters, a plain pytree of arrays."""
-    model = build_model(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
-    graphdef, state = nnx.split(model, nnx.Param)
+def describe_model(config: ModelConfig, embedding_dim: int) -> tuple[nnx.GraphDef[Any], Any]:
+    """The model without its parameters, and the shapes of these, nested dicts of `jax.ShapeDtypeStruct`.
+
+    Nothing is drawn: a program for every shape would have to be compiled, for parameters that come from a checkpoint.
+    """
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: _drawn(config, embedding_dim, 0)), nnx.Param)
     return graphdef, nnx.to_pure_dict(state)
+
+
+def draw_params(config: ModelConfig, embedding_dim: int, rng_seed: int) -> Any:
+    """Freshly drawn parameters of a model, nested dicts of arrays."""
+    return nnx.to_pure_dict(nnx.state(_drawn(config, embedding_dim, rng_seed), nnx.Param))
+
+
+def _drawn(config: ModelConfig, embedding_dim: int, rng_seed: int) -> Model:
+    return build_model(config, embedding_dim, rngs=nnx.Rngs(rng_seed))
 
 
 def make_forward(graphdef: nnx.GraphDef[Any], rescale: Callable[[Batch], Batch] | None = None) -> Forward:

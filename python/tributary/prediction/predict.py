@@ -213,7 +213,7 @@ def load_run(run_dir: str | Path, *, step: str | int = "best", database: str | P
     manifest = json.loads(opened.manifest)
     are_spread = config.model.kind not in PUBLISHED_KINDS
     arrays = database_arrays(opened, are_spread=are_spread)
-    graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1], config.run.seed)
+    graphdef, params = describe_model(config.model, arrays.column_vectors.shape[1])
     template = jax.eval_shape(lambda params: init_state(params, config.optimizer, config.train.freeze), params)
     checkpoints = Checkpoints(run_dir)
     try:

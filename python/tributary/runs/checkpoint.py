@@ -13,6 +13,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -33,6 +34,16 @@ Kind = Literal["last", "best"]
 KINDS: tuple[Kind, ...] = ("last", "best")
 _MARKER = "_CHECKPOINT_METADATA"
 """File that Orbax writes last; the folder gets its name after that."""
+
+
+class _ToldOnce(logging.Filter):
+    """Orbax writes arrays side by side; of several that fail it raises one, and asyncio logs tracebacks of the rest."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "exception was never retrieved" not in record.getMessage()
+
+
+_TOLD_ONCE = _ToldOnce()
 
 
 class CheckpointError(ValueError):
@@ -352,6 +363,7 @@ class Checkpoints:
         if self._retention is None:
             raise ValueError(f"{self._root}: give a retention to write")
         self._is_open = True
+        logging.getLogger("asyncio").addFilter(_TOLD_ONCE)
         if jax.process_index() == 0:
             for kind in KINDS:
                 (self._root / kind).mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,8 @@ from tributary.training.trackers import TrackedRun, Trackers
 from tributary.training.validation import Validation
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow", "pydantic")
+_FIRST_PLOTS_S = 30.0
+"""Seconds before the first curves; a run that ends sooner draws them once, when it ends."""
 
 
 @dataclasses.dataclass
@@ -141,7 +143,7 @@ class Journal:
         settings = config.model_dump(mode="json")
         tracked = TrackedRun(run_dir, config.run.name, config.train.project, settings, position.step)
         self._trackers = Trackers(config.train.trackers, tracked)
-        self._no_plots_until = 0.0
+        self._no_plots_until = time.perf_counter() + _FIRST_PLOTS_S
 
     def _append(self, line: dict[str, Any]) -> None:
         self._lines.append(line)

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 # Dense products per second of one device, 1e12: (bfloat16, float32 as JAX multiplies it by default).
@@ -80,7 +81,7 @@ def _of_equation(equation: core.JaxprEqn) -> float:
 
 
 class StepOperations:
-    """Operations of a training step for a batch, counted once for every shape of batch.
+    """Operations of a training step for a batch, counted once for every shape of batch, from the trace that runs it.
 
     Args:
         train_step: (state, batch, arrays, progress) -> ...; traced, never run.
@@ -97,14 +98,16 @@ class StepOperations:
         """Operations of the step on this batch."""
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if shapes not in self._counted:
-            progress = _shape_of(jnp.float32(0.0))
+            progress = _shape_of(np.float32(0.0))
             abstract = jax.tree.map(_shape_of, batch)
             self._counted[shapes] = count_operations(self._train_step, self._state, abstract, self._arrays, progress)
         return self._counted[shapes]
 
 
 def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)  # type: ignore[no-untyped-call]
+    """What a trace sees of an array: with its sharding, or the step that runs would be traced a second time."""
+    sharding = getattr(leaf, "sharding", None)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
 
 
 @functools.cache

@@ -74,7 +74,7 @@ def take_params(
             f"train.init_from: {run_dir} learned to read vectors of {json.dumps(learned)}, the databases have those of "
             f"{json.dumps(embedder)}; embed them as the run needs it: tributary embed"
         )
-    _, others = describe_model(config.model, learned["dimension"], config.run.seed)
+    _, others = describe_model(config.model, learned["dimension"])
     template = jax.eval_shape(lambda params: init_state(params, config.optimizer, config.train.freeze), others)
     state, progress = checkpoints.restore(kind, template)
     taken = _flat(evaluation_params(state))

@@ -6,6 +6,7 @@ The loop is `tributary.training.train`'s. Described in `documentation/training.m
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from flax import nnx
 from tributary.batch import Batch, DatabaseArrays
 from tributary.config import PUBLISHED_KINDS, RunConfig
 from tributary.links import check_judges_rows
-from tributary.model.forward import describe_model
+from tributary.model.forward import describe_model, draw_params
 from tributary.runs.checkpoint import Checkpoints, check_same_run
 from tributary.training.databases import Source, join, open_sources
 from tributary.training.devices import Devices
@@ -110,11 +111,9 @@ class Learner:
     @classmethod
     def of(cls, config: RunConfig, material: Material, devices: Devices) -> Learner:
         """The model of a configuration."""
-
-        def draw() -> Any:
-            return describe_model(config.model, material.embedding_dim, config.run.seed)[1]
-
-        graphdef, params = describe_model(config.model, material.embedding_dim, config.run.seed)
+        dim = material.embedding_dim
+        draw = functools.partial(draw_params, config.model, dim, config.run.seed)
+        graphdef, params = describe_model(config.model, dim)
         objective = Objective(**config.objective.model_dump())
 
         def loss_function(
