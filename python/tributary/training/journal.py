@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -47,8 +47,19 @@ class Position:
     """Step of the largest validation score."""
 
 
+class Rates(NamedTuple):
+    """How fast a number of steps went."""
+
+    examples_per_s: float
+    """Contexts per second."""
+    input_wait: float
+    """Share of the time spent waiting for batches."""
+    utilisation: float
+    """Operations of the steps as a part of what the devices could do in that time."""
+
+
 class Pace:
-    """Seconds trained, and per window: contexts per second, share of time spent waiting for batches, utilisation.
+    """Seconds trained, and the rates of the steps since the last line of the log, validations left out.
 
     Args:
         elapsed_s: seconds trained before.
@@ -58,7 +69,8 @@ class Pace:
     def __init__(self, elapsed_s: float, peak: float):
         self._start, self._peak = time.perf_counter() - elapsed_s, peak
         self._first_step_s: tuple[int, float] | None = None
-        self.reset()
+        self._logged: Rates | None = None
+        self._begin()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -73,26 +85,34 @@ class Pace:
         self._operations += operations
         return time.perf_counter() - self._start
 
-    def reset(self) -> None:
-        """Begins the next window of the rates."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out of the rates."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def log(self) -> Rates:
+        """Rates of the window, which ends with it; call it when its last step is done."""
+        self._logged = self._measured()
+        self._begin()
+        return self._logged
+
+    def _begin(self) -> None:
         self._num_examples, self._operations, self._since = 0, 0.0, time.perf_counter()
         self.waits_ms: list[float] = []
         """Milliseconds that each step of this window waited for its batch."""
 
-    @property
-    def examples_per_s(self) -> float:
-        """Contexts per second in this window."""
-        return self._num_examples / max(1e-9, time.perf_counter() - self._since)
+    def _measured(self) -> Rates:
+        spent_s = max(1e-9, time.perf_counter() - self._since)
+        return Rates(
+            self._num_examples / spent_s, sum(self.waits_ms) / 1000 / spent_s, self._operations / spent_s / self._peak
+        )
 
     @property
-    def input_wait(self) -> float:
-        """Share of this window spent waiting for batches."""
-        return sum(self.waits_ms) / max(1e-6, 1000 * (time.perf_counter() - self._since))
-
-    @property
-    def utilisation(self) -> float:
-        """Operations of this window's steps as a part of what the devices could do in its time."""
-        return self._operations / max(1e-9, time.perf_counter() - self._since) / self._peak
+    def rates(self) -> Rates:
+        """Of the last whole window, which do not jump as those of steps under way do; before there is one, so far."""
+        return self._logged or self._measured()
 
     def remaining_s(self, position: Position, num_steps: int, limit_s: float) -> float:
         """Seconds left at the pace since the first step of this process (which compiled), within the limit."""
@@ -159,13 +179,14 @@ class Journal:
         return sum(line["kind"] == "validation" and (best is None or line["step"] > best) for line in self._lines)
 
     def write_step(self, metrics: Mapping[str, np.ndarray], pace: Pace) -> None:
-        """A line for the steps since the last one; metrics are those of the last step done."""
-        rates = {"examples_per_s": pace.examples_per_s, "input_wait": pace.input_wait, "utilisation": pace.utilisation}
+        """A line for the steps since the last one, which ends a window of the pace; metrics are of the last step."""
+        waits_ms = [round(wait, 3) for wait in pace.waits_ms]
+        rates = pace.log()._asdict()
         rates |= {"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": device_peak_bytes()}
         values = {name: float(value) for name, value in metrics.items()}
         line = {"kind": "train", "step": self._position.step, "elapsed_s": self._position.elapsed_s}
         line |= {**rates, **values}
-        self._append(line | {"input_wait_ms": [round(wait, 3) for wait in pace.waits_ms]})
+        self._append(line | {"input_wait_ms": waits_ms})
 
     def write_validation(self, validation: Validation) -> None:
         """A line for a validation, and the history up to it."""

@@ -63,7 +63,7 @@ class Report:
     loss: float
     """Loss of the step before this one; NaN after the first."""
     examples_per_s: float
-    """Contexts per second since the last line of the log."""
+    """Contexts per second between the last two lines of the log."""
     input_wait: float
     """Share of that time spent waiting for batches."""
     utilisation: float
@@ -235,7 +235,6 @@ class Training:
         if position.step % train.log_every == 0:
             loss = self._wait()
             self._journal.write_step(jax.device_get(metrics), self._pace)
-            self._pace.reset()
         self._tell(loss, None)
 
     def _wait(self) -> float:
@@ -258,7 +257,8 @@ class Training:
         self._wait()
         position = self._position
         params = evaluation_params(self._state)
-        validation = self._validator.validate(params, self._material.arrays, position.step)
+        with self._pace.paused():
+            validation = self._validator.validate(params, self._material.arrays, position.step)
         score = validation.score
         if score is not None and (position.best_metric is None or score > position.best_metric):
             position.best_metric, position.best_step = score, position.step
@@ -291,7 +291,7 @@ class Training:
             return
         position, num_steps = self._position, self._config.train.steps
         remaining_s = self._pace.remaining_s(position, num_steps, self._limit_s)
-        rates = (self._pace.examples_per_s, self._pace.input_wait, self._pace.utilisation)
+        rates = self._pace.rates
         self._on_progress(Report(position.step, num_steps, position.elapsed_s, remaining_s, loss, *rates, validation))
 
 
