@@ -187,9 +187,9 @@ class Killer:
             return None
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        if run.is_saving():
-            return "saving"
-        return "training" if run.size() != before else "starting"
+        if run.size() == before:  # an unfinished checkpoint is the last one's
+            return "starting"
+        return "saving" if run.is_saving() else "training"
 
     def _within_a_save(self, run: Run) -> Callable[[], bool]:
         left, was_saving, delay_s = self._rng.randint(1, 4), False, self._rng.uniform(0.0, 0.03)
