@@ -87,8 +87,10 @@ def disk_error(error: BaseException, path: Path, what: str, num_bytes: int, advi
 
 
 def _numbers(error: BaseException | None) -> Iterator[int]:
-    """Error numbers of the system along the causes of an error."""
-    while error is not None:
+    """Error numbers of the system along the causes of an error, which may go round in a circle."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno is not None:
             if error.errno in _DISK_ERRORS:
                 yield error.errno
