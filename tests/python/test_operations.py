@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tributary.training.operations import StepOperations, count_operations, peak_operations
@@ -38,6 +39,21 @@ def test_a_step_is_traced_once_for_every_shape():
     assert operations(B) == operations(B) == PRODUCT
     assert operations(jnp.ones((5, 2))) == 2 * 3 * 5 * 2
     assert traced == [(5, 7), (5, 2)]
+
+
+def test_counting_shares_the_trace_of_the_step_that_runs():
+    traced = []
+
+    @jax.jit
+    def step(state, batch, arrays, progress):
+        traced.append(batch.shape)
+        return state @ batch * progress
+
+    place = jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec())
+    state, batch = jax.device_put((A, B), place)
+    step(state, batch, None, np.float32(0.5))
+    assert StepOperations(step, state, None)(batch) == PRODUCT
+    assert len(traced) == 1
 
 
 def test_what_a_processor_could_do_is_measured_once():
