@@ -1,10 +1,13 @@
 """What a failing disk is reported as."""
 
 import errno
+import logging
 from pathlib import Path
 
 import pytest
 
+from tributary.runs.checkpoint import Checkpoints
+from tributary.runs.retention import Retention
 from tributary.runs.writer import disk_error
 
 
@@ -21,3 +24,12 @@ def test_causes_that_go_round_in_a_circle_come_to_an_end(tmp_path: Path) -> None
     assert told is not None
     assert told.errno == errno.ENOSPC
     assert "history could not be written (no space left on device): it needs up to 10 bytes" in str(told)
+
+
+def test_a_writer_leaves_out_the_tracebacks_of_arrays_that_fail_beside_the_one_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Checkpoints(tmp_path, Retention(1, 1, None, None, None)):
+        logging.getLogger("asyncio").error("Task exception was never retrieved")
+        logging.getLogger("asyncio").error("something else")
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == ["something else"]
