@@ -148,6 +148,7 @@ class Sampler:
         strict_time: bool = False,
         database_cutoff: int | None = None,
         lookback: int | None = None,
+        max_lag: int | None = None,
         history: bool = True,
         mask_rate: float | Mapping[str, float] | None = None,
         mask_columns: float = 0.0,

@@ -142,6 +142,13 @@ class DataSection(_Section):
         description="rows that are seeds see nothing later than this and are not later themselves: before the first "
         "validation seed (val) or test seed (test) of the database's tasks, a moment in ISO 8601, or end: no limit",
     )
+    regime: Literal["seed-time", "frozen"] = Field(
+        default="seed-time",
+        description="what the run is trained for. seed-time: every seed sees all up to its own moment. frozen: a "
+        "training seed sees the database as it was a random time before, at most as long as its task's validation or "
+        "test split lasts, and validation seeds see it as it was at the first of them; tasks whose seeds have no time "
+        "have one regime",
+    )
     max_shapes: int = Field(
         default=6,
         ge=1,

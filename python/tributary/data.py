@@ -333,7 +333,18 @@ class Loader:
 
 
 NOT_OF_CONTEXTS = frozenset(
-    ("database", "databases", "in_memory", "tasks", "tables", "rows_until", "task_balance", "max_shapes", "num_links")
+    (
+        "database",
+        "databases",
+        "in_memory",
+        "tasks",
+        "tables",
+        "rows_until",
+        "regime",
+        "task_balance",
+        "max_shapes",
+        "num_links",
+    )
 )
 """Keys of the section `data` that are no options of the sampler, or of training only."""
 

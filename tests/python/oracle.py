@@ -389,6 +389,7 @@ class Options:
     strict_time: bool = False
     database_cutoff: int | None = None
     lookback: int | None = None
+    max_lag: int | None = None
     history: bool = True
     mask_rate: Any = 0.0
     mask_columns: float = 0.0
@@ -509,8 +510,11 @@ class _Walk:
         limit = self.seed.time - 1 if options.strict_time else self.seed.time
         if options.database_cutoff is not None:
             limit = min(limit, options.database_cutoff)
-        self.limit = min(limit, 2**63 - 2)
         self.state = hash_words(*words)
+        if options.max_lag is not None and self.seed.time != END_OF_TIME:
+            lag = Rng(hash_words(11, [self.state])).next() * (options.max_lag + 1) >> 64
+            limit = min(limit, max(self.seed.time - lag, ALWAYS))
+        self.limit = min(limit, 2**63 - 2)
         self.rng, self.whole_limit = Rng(self.state), self.limit
         self.shown_example: int | None = None
         self.own_table = len(db.tables) + task_id

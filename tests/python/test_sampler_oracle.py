@@ -53,7 +53,7 @@ _VARIANTS: list[dict[str, Any]] = [
     {"rng_seed": 2**64 - 1, "max_hops": 2, "max_rows": 40, "history": False},
     {"split": "test", "database_cutoff": 1_104_537_600_000_000, "num_neighbors": 64, "seq_len": 600},
     {"split": "all", "rank": 2, "world_size": 3, "rng_seed": 7},
-    {"split": "all", "lookback": 400 * 86_400_000_000, "num_neighbors": [9, 3, 1]},
+    {"split": "all", "lookback": 400 * 86_400_000_000, "num_neighbors": [9, 3, 1], "max_lag": 200 * 86_400_000_000},
     {"mask_rate": 0.2, "mask_columns": 0.1, "num_links": 9, "walk_features": 6, "seq_len": 700},
     {"examples": 6},
     {"examples": 9, "example_choice": "recent", "split": "val", "strategy": "recent", "rng_seed": 5},
@@ -66,7 +66,7 @@ _ANYWHERE: list[dict[str, Any]] = [
     {"split": "train", "seq_len": 1024},
     {"split": "test", "shuffle": False, "strategy": "recent", "identifiers": "needed", "null_cells": True},
     {"split": "all", "lookback": 90 * 86_400_000_000, "num_neighbors": [20, 4, 1], "strict_time": True},
-    {"split": "all", "examples": 5, "example_walks": 30},
+    {"split": "all", "examples": 5, "example_walks": 30, "max_lag": 900 * 86_400_000_000},
 ]
 
 
@@ -280,6 +280,7 @@ _options = st.fixed_dictionaries(
         "max_hops": st.integers(0, 4),
         "database_cutoff": _moments,
         "lookback": st.integers(0, 12).map(lambda n: n * _DAY // 2),
+        "max_lag": st.integers(0, 12).map(lambda n: n * _DAY // 2),
         "examples": st.integers(0, 9),
         "example_choice": st.sampled_from(["similar", "recent", "random"]),
         "example_share": st.sampled_from([0.01, 0.3, 0.5, 1.0]),

@@ -133,7 +133,7 @@ def test_another_world_size_keeps_the_global_order(spend_shop: _headwater.Databa
 
 def test_a_state_of_other_options_is_refused(spend_shop: _headwater.Database) -> None:
     state = _sampler(spend_shop).get_state()
-    for options in ({"num_neighbors": 3}, {"num_neighbors": [16]}, {"lookback": 5}, {"rng_seed": 1}):
+    for options in ({"num_neighbors": 3}, {"num_neighbors": [16]}, {"lookback": 5}, {"max_lag": 5}, {"rng_seed": 1}):
         with pytest.raises(ValueError, match=r"the state was taken with the options .* this sampler has"):
             _sampler(spend_shop, **options).set_state(state)
     rows = np.arange(3)

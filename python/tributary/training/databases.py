@@ -11,7 +11,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -90,6 +90,16 @@ class Source:
     def label(self, what: str) -> str:
         """Name of a task, or of anything else of this database, among those of the run."""
         return f"{self.name}/{what}" if self.name else what
+
+    def task_sampler(self, task: str, split: Literal["train", "val"], **options: Any) -> Sampler:
+        """A sampler of a task's seeds that sees what the regime of the run shows; `options` are the sampler's.
+
+        In the frozen regime a test seed sees a database that is older than itself, by up to what its split lasts.
+        Training seeds see one that lags as much, each time by another time.
+        """
+        if self.data.regime == "frozen":
+            options |= _frozen(self.database.task_seeds(task), split)
+        return Sampler(self.database, [task], split=split, shuffle=True, **options)
 
 
 def open_sources(data: DataSection) -> tuple[Source, ...]:
@@ -202,6 +212,15 @@ def _rows_until(rows_until: str, database: Database, manifest: dict[str, Any]) -
             )
     moment = min(first, default=END_OF_TIME)
     return None if moment == END_OF_TIME else moment - 1
+
+
+def _frozen(seeds: Mapping[str, np.ndarray], split: Literal["train", "val"]) -> dict[str, Any]:
+    """Options of a sampler of a task's seeds in the frozen regime; none where seeds have no time."""
+    val, test = (seeds["time"][(seeds["split"] == code) & (seeds["time"] < END_OF_TIME)] for code in (VAL, TEST))
+    if split == "val":
+        return {"database_cutoff": int(val.min())} if len(val) else {}
+    spans = [int(times.max()) - int(times.min()) for times in (val, test) if len(times)]
+    return {"max_lag": max(spans)} if spans else {}
 
 
 def _is_split_by_time(seeds: Mapping[str, np.ndarray]) -> bool:

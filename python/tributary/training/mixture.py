@@ -189,7 +189,7 @@ def training_mixture(sources: Sequence[Source], config: RunConfig, devices: Devi
         )
         seeds = dict[str, float]()
         for task in source.tasks:
-            sampler = Sampler(source.database, [task["name"]], split="train", shuffle=True, **options)
+            sampler = source.task_sampler(task["name"], "train", **options)
             samplers[source.label(task["name"])] = sampler
             seeds[source.label(task["name"])] = float(sampler.num_seeds) ** config.data.task_balance
         if source.tables:

@@ -182,8 +182,7 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
     def options(num_seeds: int) -> dict[str, Any]:
         # A shuffled pass under its own random number: its first batches are a fair sample of the split.
         whole = -(-min(config.train.eval_batch_size, num_seeds) // devices.size) * devices.size
-        own: dict[str, Any] = {"shuffle": True, "rng_seed": config.run.seed + 1}
-        return {**own, "batch_size": whole // devices.world_size, **world}
+        return {"rng_seed": config.run.seed + 1, "batch_size": whole // devices.world_size, **world}
 
     for source in sources:
         for task in source.tasks:
@@ -192,7 +191,7 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
                 warnings.warn(f"task `{name}` has no validation seeds", RuntimeWarning, stacklevel=3)
                 continue
             of_context = sampler_options(source.data)
-            sampler = Sampler(source.database, [name], split="val", **options(num_seeds), **of_context)
+            sampler = source.task_sampler(name, "val", **options(num_seeds), **of_context)
             found[source.label(name)] = _Held(sampler, source.offsets, task, _training_median(source.database, name))
             if is_link(task):
                 _warn_of_recall(source, name, sampler)
@@ -202,7 +201,7 @@ def _held_out(sources: Sequence[Source], config: RunConfig, devices: Devices) ->
                 warnings.warn(f"{source.label(ROWS)}: none is a validation seed", RuntimeWarning, stacklevel=3)
                 continue
             of_context = training_options(config, source.data)
-            sampler = rows.sampler(source, **options(config.train.eval_batch_size), **of_context)
+            sampler = rows.sampler(source, shuffle=True, **options(config.train.eval_batch_size), **of_context)
             found[source.label(ROWS)] = _Held(sampler, source.offsets, None, 0.0)
     return found
 

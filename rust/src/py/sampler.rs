@@ -30,7 +30,7 @@ impl PySampler {
     #[pyo3(signature = (
         database, tasks, *, tables=vec![], task_weights=None, split="train", seeds=None, batch_size=32, seq_len=1024, max_rows=None,
         num_neighbors=None, strategy="uniform", max_hops=None, null_cells=false, identifiers="all",
-        strict_time=false, database_cutoff=None, lookback=None, history=true, mask_rate=None, mask_columns=0.0,
+        strict_time=false, database_cutoff=None, lookback=None, max_lag=None, history=true, mask_rate=None, mask_columns=0.0,
         walk_features=0, num_links=0, examples=0, example_choice="similar", example_share=0.5, example_walks=128,
         example_walk_length=8,
         shuffle=true, rng_seed=0, rank=0, world_size=1, threads=0, prefetch=2
@@ -55,6 +55,7 @@ impl PySampler {
         strict_time: bool,
         database_cutoff: Option<i64>,
         lookback: Option<i64>,
+        max_lag: Option<i64>,
         history: bool,
         mask_rate: Option<Bound<'_, PyAny>>,
         mask_columns: f64,
@@ -93,6 +94,7 @@ impl PySampler {
             strict_time,
             database_cutoff,
             lookback,
+            max_lag,
             history,
             mask_rate: mask_rate.map_or(Ok(MaskRate::Every(0.0)), |rates| masks(&rates))?,
             mask_columns,

@@ -244,6 +244,8 @@ pub struct SamplerConfig {
     pub database_cutoff: Option<i64>,
     /// Children and labels from longer before the seed are hidden, microseconds; `None`: none is too old.
     pub lookback: Option<i64>,
+    /// A seed sees the database as it was a random time before, at most so much, microseconds; `None`: as it was then.
+    pub max_lag: Option<i64>,
     /// Show earlier seeds of visited entities with their labels.
     pub history: bool,
     /// Probability that a cell is masked.
@@ -297,6 +299,7 @@ impl Default for SamplerConfig {
             strict_time: false,
             database_cutoff: None,
             lookback: None,
+            max_lag: None,
             history: true,
             mask_rate: MaskRate::Every(0.0),
             mask_columns: 0.0,
@@ -346,8 +349,10 @@ impl SamplerConfig {
             }
         };
         self.check_sources()?;
-        if let Some(lookback) = self.lookback.filter(|&lookback| lookback < 0) {
-            return Err(Error::Argument(format!("lookback must be at least 0 microseconds, found {lookback}")));
+        for (name, duration) in [("lookback", self.lookback), ("max_lag", self.max_lag)] {
+            if let Some(found) = duration.filter(|&duration| duration < 0) {
+                return Err(Error::Argument(format!("{name} must be at least 0 microseconds, found {found}")));
+            }
         }
         self.num_neighbors.check()?;
         self.mask_rate.check()?;
@@ -482,6 +487,7 @@ mod tests {
             (SamplerConfig { task_weights: Some(Weights(vec![0.0])), ..config() }, "`t` needs a positive number"),
             (SamplerConfig { task_weights: Some(Weights(vec![1.0])), shuffle: false, ..config() }, "shuffle"),
             (SamplerConfig { lookback: Some(-1), ..config() }, "lookback"),
+            (SamplerConfig { max_lag: Some(-1), ..config() }, "max_lag"),
             (SamplerConfig { num_neighbors: NumNeighbors::Every(PerHop::Each(vec![])), ..config() }, "num_neighbors"),
             (SamplerConfig { batch_size: 0, ..config() }, "batch_size"),
             (SamplerConfig { seq_len: 0, ..config() }, "seq_len"),

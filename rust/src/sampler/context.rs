@@ -105,7 +105,19 @@ impl<'a> Asked<'a> {
             let index = seed.index as usize;
             (seeds.rows[index], seeds.times[index], seeds.splits[index])
         };
-        Self { plan, seeds, index, row, time, visibility: Visibility::new(time, split, config), example: None }
+        let visibility = Visibility::new(time, split, config);
+        let asked = Self { plan, seeds, index, row, time, visibility, example: None };
+        match config.max_lag {
+            Some(max_lag) => Self { visibility: visibility.delayed(asked.lag(max_lag, config.rng_seed, seed)), ..asked },
+            None => asked,
+        }
+    }
+
+    /// How long before its time the seed sees the database: any number of microseconds up to `max_lag`.
+    fn lag(&self, max_lag: i64, rng_seed: u64, seed: Seed) -> i64 {
+        let state = hash(Domain::Lag, &[self.random_state(rng_seed, seed)]);
+        let numbers = max_lag as u128 + 1;
+        ((u128::from(Rng::new(state).next_u64()) * numbers) >> 64) as i64
     }
 
     /// Whether another seed may be shown with its label.

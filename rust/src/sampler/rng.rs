@@ -29,6 +29,8 @@ pub enum Domain {
     ExampleWalk = 9,
     /// The draws of one example's part of a context.
     Example = 10,
+    /// How long before its time a seed sees the database.
+    Lag = 11,
 }
 
 /// The finaliser of `SplitMix64`, a bijection of 64-bit words.

@@ -65,6 +65,13 @@ impl Visibility {
         Self { limit, oldest, seed_time, seed_split }
     }
 
+    /// The view on what was known `lag` microseconds before the seed. A seed at the end of time has none.
+    pub fn delayed(self, lag: i64) -> Self {
+        let is_timeless = self.seed_time == END_OF_TIME;
+        let limit = if is_timeless { self.limit } else { self.limit.min(self.seed_time.saturating_sub(lag)) };
+        Self { limit, ..self }
+    }
+
     /// Whether a row of this time is visible as a parent.
     #[inline]
     pub fn row(&self, time: i64) -> bool {
@@ -227,6 +234,19 @@ mod tests {
         let cut = view(10, 0, false, Some(4));
         assert!(cut.row(4) && !cut.row(5));
         assert!(view(3, 0, true, Some(4)).row(2) && !view(3, 0, true, Some(4)).row(3));
+    }
+
+    #[test]
+    fn a_lag_moves_the_limit_and_nothing_else() {
+        let late = view(10, 0, false, None).delayed(4);
+        assert!(late.row(6) && !late.row(7));
+        assert!(late.label(Label { time: 5, split: 0 }, Some(1)) && !late.label(Label { time: 6, split: 0 }, Some(1)));
+        assert_eq!(late.age_days(10 - 86_400_000_000), Some(1.0), "ages count from the seed");
+        assert!(view(10, 0, false, Some(3)).delayed(4).row(3) && !view(10, 0, false, Some(3)).delayed(4).row(4));
+        assert!(!view(10, 0, true, None).delayed(0).row(10), "the very time stays hidden");
+        assert!(!window(10, 3).delayed(2).is_too_old(7) && window(10, 3).delayed(2).is_too_old(6));
+        assert!(view(i64::MIN + 1, 0, false, None).delayed(i64::MAX).row(ALWAYS_VISIBLE));
+        assert!(view(END_OF_TIME, 0, false, None).delayed(i64::MAX).row(i64::MAX - 1));
     }
 
     #[test]
