@@ -14,17 +14,20 @@ import jax
 import numpy as np
 import pytest
 
+from tributary import _headwater
+from tributary.batch import END_OF_TIME
 from tributary.config import ConfigError, RunConfig
 from tributary.data import Sampler, database_arrays
 from tributary.embed import make_embedder
 from tributary.prediction.predict import load_run, predict_split
 from tributary.preprocess import preprocess
 from tributary.runs.checkpoint import CheckpointError, Checkpoints
-from tributary.training.databases import ROWS, RowSeeds, join, open_sources
+from tributary.training.databases import ROWS, RowSeeds, _frozen, join, open_sources
 from tributary.training.mixture import training_mixture
 from tributary.training.train import train
 from visits import START, write_visits
 
+DAY_US = 86_400_000_000
 MODEL = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16, "attentions": ["neighbor", "full"]}
 
 
@@ -111,6 +114,39 @@ def test_rows_that_are_seeds_end_before_what_is_judged(folder: Path) -> None:
         assert seen > 64
     (source,) = open_sources(_single(folder, "one", data={"tables": ["*"], "rows_until": "end"}).data)
     assert source.rows_until_us is None
+
+
+def test_the_frozen_regime_shows_old_databases(folder: Path, rel_f1: _headwater.Database) -> None:
+    of_rel_f1 = {"databases": {}, "database": rel_f1.path, "tasks": ["driver-position"]}
+    config = _config(folder, data={**of_rel_f1, "regime": "frozen", "max_hops": 2})
+    (source,) = open_sources(config.data)
+    seeds = rel_f1.task_seeds("driver-position")
+    val, test = (seeds["time"][seeds["split"] == code] for code in (1, 2))
+    options = {"batch_size": 64, "seq_len": 64, "num_neighbors": 8, "strategy": "recent"}
+
+    def latest(sampler: Sampler) -> tuple[np.ndarray, np.ndarray]:
+        """Of every seed: its time, and the time of the latest row it sees; microseconds."""
+        with sampler:
+            batch = sampler.batch(0)
+        age = np.where(batch.row_has_time & (np.arange(batch.row_age.shape[1]) > 0), batch.row_age, np.inf)
+        known = np.isfinite(age.min(axis=1))
+        return batch.seed_time[known], (batch.seed_time - age.min(axis=1) * DAY_US)[known]
+
+    time, seen = latest(source.task_sampler("driver-position", "val", **options))
+    assert len(time) > 40
+    assert time.max() > val.min() + 365 * DAY_US
+    assert (seen <= val.min() + DAY_US).all()  # ages are float32 days
+    span = max(val.max() - val.min(), test.max() - test.min())
+    time, seen = latest(source.task_sampler("driver-position", "train", **options))
+    lags = (time - seen) / span
+    assert 0.3 < np.median(lags) < 0.8
+    assert lags.min() < 0.15
+    (now,) = open_sources(_config(folder, data={**of_rel_f1, "max_hops": 2}).data)
+    time, seen = latest(now.task_sampler("driver-position", "train", **options))
+    assert np.median((time - seen) / span) < 0.1
+    # seeds without a time have one regime
+    assert _frozen({"time": np.full(3, END_OF_TIME), "split": np.arange(3)}, "train") == {}
+    assert _frozen({"time": np.full(3, END_OF_TIME), "split": np.arange(3)}, "val") == {}
 
 
 def test_shares_of_databases(folder: Path) -> None:
