@@ -33,6 +33,9 @@ pub struct Manifest {
     pub tables: Vec<TableManifest>,
     /// Statistics over every timestamp of the database.
     pub time: TimeStatistics,
+    /// Rows from this time on do not count in the statistics of columns, microseconds; `None`: all rows count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats_until_us: Option<i64>,
     /// Tasks in the order of their ids.
     pub tasks: Vec<TaskManifest>,
     /// Sizes of the vocabulary.

@@ -15,6 +15,7 @@ from test_baselines import shop_metadata, write_shops
 from tributary import metrics
 from tributary.evaluation import baselines, ensemble, evaluate, judge, several
 from tributary.evaluation.features import Task
+from tributary.moments import moment_us
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,18 @@ def test_frozen_baselines_know_less(shops):
     assert frozen["database_cutoff"].startswith("2020-02-14")
     assert frozen["baselines"][2]["metrics"]["mae"] > now["baselines"][2]["metrics"]["mae"]
     assert max(rows["history"].to_pylist()) < 100
+
+
+@pytest.mark.parametrize(
+    ("stats_until", "rows"), [(None, "all rows"), ("2020-02-15", "rows before 2020-02-15"), ("2020-02-14", None)]
+)
+def test_statistics_that_are_not_frozen_are_said(shops, stats_until, rows):
+    task = Task.load(shops, "amount")
+    until, cutoff = (None if text is None else moment_us(text) for text in (stats_until, "2020-02-14"))
+    said = [remark for remark in evaluate._remarks(task, "test", "trained", cutoff, until) if "deviations" in remark]
+    assert len(said) == (rows is not None)
+    assert all(f"over {rows}" in remark and "--stats-until 2020-02-14" in remark for remark in said)
+    assert not any("deviations" in remark for remark in evaluate._remarks(task, "test", "trained", None, until))
 
 
 def test_results_are_kept_once_per_task_split_and_regime(tmp_path: Path):

@@ -57,6 +57,7 @@ def test_evaluate_promote_report_and_back(runs, tmp_path, capfd):
     assert summary["differences"] == []
     assert summary["learned"]["kind"] == "trained"
     assert call("evaluate", runs[0], "--task", "amount", "--regime", "frozen", "--no-baselines") == 0
+    assert "columns are over all rows, not frozen" in capfd.readouterr().out
     early = ["--task", "amount", "--regime", "frozen", "--database-cutoff", "2020-03-01"]
     assert call("evaluate", runs[0], *early) == 2
     assert "so it is not frozen" in capfd.readouterr().err

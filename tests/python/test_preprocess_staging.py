@@ -50,7 +50,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_publish_replaces_a_whole_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool) -> None:
     if not can_exchange:
-        monkeypatch.setattr(staging_module, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(staging_module, "exchange", lambda one, other: False)
     output = tmp_path / "out"
     for text in ("old", "new"):
         with Staging(output) as staging:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from test_baselines import shop_metadata, write_shops
 from test_evaluate import make_predictions
 from tributary import cli
 from tributary.evaluation import evaluate, judge
-from tributary.evaluation.promote import Check, Gates, Threshold, check, promote
+from tributary.evaluation.promote import FILE, Check, Gates, Threshold, check, promote
 
 FITTED: dict[tuple[str, str], judge.Fitted] = {}
 """Baselines that the runs of this file share."""
@@ -108,7 +109,8 @@ def test_lists_are_compared_by_their_own_metrics():
     assert scored.values["recall"] == pytest.approx(0.5)
 
 
-def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path, opened):
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path, opened, monkeypatch, can_exchange):
     first, second = (
         make_run(tmp_path / "first", shops, noise=2.0),
         make_run(tmp_path / "second", shops, noise=1.0, step=7),
@@ -117,7 +119,12 @@ def test_promoted_folder_holds_the_evaluated_step_and_its_origin(shops, tmp_path
     promote(first, place, check(first, gates), gates)
     assert sorted(p.name for p in place.rglob("*") if p.is_dir()) == ["40", "best", "checkpoints", "evaluation"]
     gates = Gates(not_worse_than=place)
+    is_served, rename = [], os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: (rename(*names), is_served.append((place / FILE).is_file())))
+    if not can_exchange:
+        monkeypatch.setattr(tributary.evaluation.promote, "exchange", lambda one, other: False)
     promote(second, place, check(second, gates), gates)
+    assert is_served == ([True] if can_exchange else [False, True])
     record = json.loads((place / "promotion.json").read_text())
     assert (record["from"], record["step"]) == (str(second), 7)
     assert record["replaces"]["from"] == str(first)

@@ -714,6 +714,7 @@ fn statistics_may_end_before_a_time() {
     let statistics = &report.tables[0].columns[0].statistics;
     assert_eq!((statistics.mean, statistics.std, statistics.max), (Some(2.0), Some(1.0), Some(1000.0)));
     assert_eq!((report.time.mean_us, report.time.std_us), (1.5 * DAY as f64, 0.5 * DAY as f64));
+    assert_eq!(database.manifest().stats_until_us, Some(3 * DAY));
     assert_eq!(cells(&database, 0, 0)[2], Some(Cell::Numerical(998.0)));
 }
 

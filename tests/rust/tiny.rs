@@ -221,6 +221,7 @@ fn describe(tables: &[Table], tasks: &[Task]) -> Manifest {
         num_tables: described.len() as u32,
         tables: described,
         time: TimeStatistics { mean_us: 100.0, std_us: 10.0 },
+        stats_until_us: None,
         tasks: described_tasks,
         vocabulary: VocabularyManifest { num_encoded: 8, num_texts: 8 },
         num_columns: columns,

@@ -141,7 +141,7 @@ def _evaluate_run(
     result, rows = judge_as(asked, run.database, predictions, validation, progress)
     result |= {"run": str(run.path), "step": run.step, "predict_seconds": round(seconds, 2)}
     result["learned"] = {"kind": learned.kind, "words": learned.words}
-    result["remarks"] = _remarks(loaded, split, learned.kind, cutoff)
+    result["remarks"] = _remarks(loaded, split, learned.kind, cutoff, run.manifest.get("stats_until_us"))
     result["model"]["description"] = f"the trained model at step {run.step:,}"
     result["database"]["path"] = str(Path(run.database.path).absolute())
     place = f"{result['database']['name']}." if learned.kind == "zero-shot" else ""
@@ -169,7 +169,7 @@ def _predict(
     )
 
 
-def _remarks(task: Task, split: str, kind: str, cutoff: int | None) -> list[str]:
+def _remarks(task: Task, split: str, kind: str, cutoff: int | None, stats_until: int | None) -> list[str]:
     """What a reader of the figures should know besides."""
     remarks = []
     if split == "train" and kind == "trained":
@@ -177,10 +177,12 @@ def _remarks(task: Task, split: str, kind: str, cutoff: int | None) -> list[str]
     if split == "val":
         remarks.append("validation chose the model's step and stopped LightGBM: both look a little better here")
     if cutoff is not None:
-        remarks.append(
-            "means and deviations of columns are those of the database's preprocessing: they are frozen, too, if its "
-            "--stats-until was no later than the cut-off"
-        )
+        if stats_until is None or stats_until > cutoff:
+            rows = "all rows" if stats_until is None else f"rows before {np.datetime64(stats_until, 'us')}"
+            remarks.append(
+                f"means and deviations of columns are over {rows}, not frozen: to freeze them, preprocess with "
+                f"--stats-until {np.datetime64(cutoff, 'us').astype('datetime64[D]')}"
+            )
         if (
             split == "test"
             and task.label_time[(task.split == baselines.VAL) & ~np.isnan(task.label)].max(initial=0) > cutoff

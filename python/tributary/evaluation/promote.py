@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from tributary import metrics
 from tributary.evaluation import evaluate, verdicts
+from tributary.exchange import exchange
 
 FILE = "promotion.json"
 NOT_SERVED = frozenset(("checkpoints", "evaluation", "plots", "tensorboard", "mlruns", "wandb", "metrics.jsonl", FILE))
@@ -153,12 +154,22 @@ def promote(run_dir: Path | str, to: Path | str, checks: Sequence[Check], gates:
     }
     (partial / FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     _prove(partial, results[0])
-    if to.exists():
-        previous = to.with_name(f"{to.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(to, previous)
-    os.rename(partial, to)
+    _replace(partial, to)
     return to
+
+
+def _replace(partial: Path, to: Path) -> None:
+    """At any moment `to` is the old model or the new one; where folders cannot be exchanged, for a moment neither."""
+    if not to.exists():
+        os.rename(partial, to)
+        return
+    previous = to.with_name(f"{to.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if exchange(partial, to):
+        os.rename(partial, previous)
+    else:
+        os.rename(to, previous)
+        os.rename(partial, to)
 
 
 def _results(run_dir: Path, gates: Gates) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ The lock belongs to a process, so a killed run frees it and the next run takes t
 The output is always absent or complete; after success or an error nothing of the staging folder remains.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,8 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
+from tributary.exchange import exchange
 
 
 class Staging:
@@ -65,7 +63,7 @@ class Staging:
         sync_tree(self.database)
         if not os.path.lexists(self.output) or _is_empty_folder(self.output):
             os.rename(self.database, self.output)
-        elif not _exchange(self.database, self.output):
+        elif not exchange(self.database, self.output):
             shutil.rmtree(self._old, ignore_errors=True)
             os.rename(self.output, self._old)
             os.rename(self.database, self.output)
@@ -189,17 +187,3 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two folders at one moment; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    code: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-    if code == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), os.fspath(other))

@@ -35,6 +35,9 @@ pub struct Summary {
     pub tables: Vec<TableSummary>,
     /// Tasks in the order of their ids.
     pub tasks: Vec<TaskSummary>,
+    /// Rows from this time on do not count in the statistics of columns; `None`: all rows count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats_until: Option<String>,
     /// Sizes of the vocabulary.
     pub vocabulary: VocabularyManifest,
     /// Texts of the vocabulary.
@@ -158,6 +161,7 @@ impl Summary {
             format_version: manifest.format_version,
             tables: tables.map(|(table, found)| table_summary(table, found, &bytes, fan_out, database)).collect(),
             tasks: manifest.tasks.iter().map(|task| task::summarise(database, task)).collect(),
+            stats_until: manifest.stats_until_us.map(timestamp::format),
             vocabulary: manifest.vocabulary,
             num_texts: manifest.vocabulary.num_texts,
             embedder: manifest.embedder.clone(),

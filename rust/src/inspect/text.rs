@@ -51,6 +51,9 @@ pub(super) fn overview(summary: &Summary) -> String {
     if summary.files.len() > MAX_LINES {
         let _ = writeln!(text, "  and {} more: --json", grouped((summary.files.len() - MAX_LINES) as u64));
     }
+    if let Some(until) = &summary.stats_until {
+        let _ = writeln!(text, "\nMeans and deviations of columns: over rows before {until}");
+    }
     let vocabulary = summary.vocabulary;
     let _ = writeln!(
         text,

@@ -97,6 +97,9 @@ pub struct EncodeReport {
     pub tables: Vec<TableManifest>,
     /// Statistics over every timestamp of the database.
     pub time: TimeStatistics,
+    /// Rows from this time on do not count in the statistics of columns, microseconds; `None`: all rows count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats_until_us: Option<i64>,
     /// Texts in `vocab.bin`.
     pub num_encoded: u32,
     /// What the user should know, in the order found.
@@ -206,8 +209,15 @@ fn encode_in_pool(
     let found = Found { schema, tables: &tables, written: &written, children: &children, key_kinds: &key_kinds };
     warnings.extend(found.warnings());
     let time = time_statistics(&tables);
-    let report =
-        EncodeReport { name: schema.name.clone(), build_id, tables: found.tables(), time, num_encoded, warnings };
+    let report = EncodeReport {
+        name: schema.name.clone(),
+        build_id,
+        tables: found.tables(),
+        time,
+        stats_until_us: options.stats_until,
+        num_encoded,
+        warnings,
+    };
     let path = staging.join(ENCODE_FILE);
     let text = serde_json::to_string_pretty(&report).map_err(|error| Error::io(&path, error.into()))?;
     std::fs::write(&path, text).map_err(|source| Error::io(&path, source))?;

@@ -73,6 +73,7 @@ fn compose(encode: EncodeReport, tasks: Vec<TaskManifest>) -> Manifest {
         num_foreign_keys: foreign_keys as u32,
         tables: encode.tables,
         time: encode.time,
+        stats_until_us: encode.stats_until_us,
         tasks,
         vocabulary: VocabularyManifest { num_encoded: encode.num_encoded, num_texts },
         embedder: None,
