@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tributary.config import ConfigError, RunConfig
-from tributary.config_keys import documented_keys, find_keys, resolved_settings, to_markdown
+from tributary.config.keys import documented_keys, find_keys, resolved_settings, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 

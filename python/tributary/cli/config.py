@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tributary.config_keys import Key
+    from tributary.config.keys import Key
 
 config = typer.Typer(no_args_is_help=True, help="Show what a run's YAML file comes to, and document its keys.")
 
@@ -29,7 +29,7 @@ def show(
 
     from tributary.cli.console import output
     from tributary.config import RunConfig
-    from tributary.config_keys import resolved_settings, to_text
+    from tributary.config.keys import resolved_settings, to_text
 
     if as_yaml:
         typer.echo(RunConfig.load(path, overrides or ()).to_yaml(), nl=False)
@@ -51,7 +51,7 @@ def docs(
 
     Example: tributary config docs train.checkpoint_every
     """
-    from tributary.config_keys import documented_keys, find_keys, to_markdown
+    from tributary.config.keys import documented_keys, find_keys, to_markdown
 
     if markdown:
         typer.echo(to_markdown(), nl=False)

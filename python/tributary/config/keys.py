@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from tributary.config import PRESETS, ConfigError, RunConfig, apply_overrides, read_yaml
+from tributary.config.model import PRESETS
+from tributary.config.run import RunConfig, apply_overrides, read_yaml
+from tributary.config.section import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,7 @@ def to_markdown() -> str:
         "# Configuration",
         "",
         "Every key of a run's YAML file. This page is written by `tributary config docs --markdown`; a test holds it",
-        "equal to the models of `python/tributary/config.py`. `tributary config show FILE` prints what they come to.",
+        "equal to the models of `python/tributary/config/`. `tributary config show FILE` prints what they come to.",
     ]
     for section, description in described_sections().items():
         lines += ["", f"## {section}", "", description, ""]
