@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from native_database import process
-from oracle import Options, Oracle, OracleDatabase, assert_batches
+from oracle import Options, Oracle, assert_batches
+from oracle_database import OracleDatabase
 from tributary import _headwater
 
 _ROOT = Path(__file__).resolve().parents[2]
