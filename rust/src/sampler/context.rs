@@ -108,7 +108,9 @@ impl<'a> Asked<'a> {
         let visibility = Visibility::new(time, split, config);
         let asked = Self { plan, seeds, index, row, time, visibility, example: None };
         match config.max_lag {
-            Some(max_lag) => Self { visibility: visibility.delayed(asked.lag(max_lag, config.rng_seed, seed)), ..asked },
+            Some(max_lag) => {
+                Self { visibility: visibility.delayed(asked.lag(max_lag, config.rng_seed, seed)), ..asked }
+            }
             None => asked,
         }
     }
