@@ -22,7 +22,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, tributary_command) -> Pat
     shop.metadata["name"] = HOSTILE
     shop.metadata["tables"][HOSTILE] = shop.metadata["tables"].pop("products")
     shop.metadata["tables"]["orders"]["columns"]["product_id"]["foreign_key"] = f"{HOSTILE}.id"
-    result = tributary_command("preprocess", shop.write(), folder / "db")
+    result = tributary_command("preprocess", shop.write(), folder / "db", "--stats-until", "2090-01-02")
     assert result.returncode == 0, result.stderr
     return folder / "db"
 
@@ -60,11 +60,21 @@ class Page(HTMLParser):
 
 def test_text_json_and_page_tell_the_same(database: Path, tmp_path: Path, tributary_command) -> None:
     text = tributary_command("inspect", database).stdout
-    for word in (HOSTILE, "orders.customer_id", "3 distinct", "0 to 6, mean 2.9,", "Sizes", "hash (256 dimensions"):
+    said = "Means and deviations of columns: over rows before 2090-01-02"
+    for word in (
+        HOSTILE,
+        "orders.customer_id",
+        "3 distinct",
+        "0 to 6, mean 2.9,",
+        "Sizes",
+        "hash (256 dimensions",
+        said,
+    ):
         assert word in text
     facts = json.loads(tributary_command("inspect", "--json", database).stdout)
     assert facts["rows"] == {"customers": 12, "orders": 60, HOSTILE: 5}
     assert facts["edges"] == {"orders.customer_id": 60, "orders.product_id": 60}
+    assert facts["stats_until"] == "2090-01-02"
     orders = facts["tables"][1]
     fan_out = orders["foreign_keys"][0]["fan_out"]
     assert (fan_out["min"], fan_out["median"], fan_out["max"], fan_out["histogram"]) == (5, 5, 5, [0, 0, 0, 12])
@@ -81,6 +91,7 @@ def test_text_json_and_page_tell_the_same(database: Path, tmp_path: Path, tribut
     assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
     assert all(address.startswith("#") for address in page.addresses)
     assert page.text.count(HOSTILE) >= 5
+    assert said in page.text
     assert page.text.count("orders.customer_id → customers: 60 edges, 0 dangling, 0 null") == 1
 
 

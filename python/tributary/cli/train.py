@@ -92,8 +92,9 @@ class TrainingWatcher:
             return
         if report.loss == report.loss:
             self._loss = 0.9 * self._loss + 0.1 * report.loss if self._loss == self._loss else report.loss
+        loss = f"loss {self._loss:.4f}, " if self._loss == self._loss else ""  # none is known of the first step
         text = (
-            f"loss {self._loss:.4f}, {_rate(report.examples_per_s)} examples/s, "
+            f"{loss}{_rate(report.examples_per_s)} examples/s, "
             f"{report.input_wait:.0%} waiting for input, {report.utilisation:.0%} of peak FLOP/s, "
             f"{_memory()}, {_duration(report.remaining_s)} left"
         )

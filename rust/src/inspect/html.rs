@@ -52,6 +52,9 @@ pub(super) fn page(summary: &Summary) -> String {
         schema::schema(summary)
     );
     html.push_str("<section id=\"tables\"><h2>Tables</h2>\n");
+    if let Some(until) = &summary.stats_until {
+        let _ = writeln!(html, "<p class=\"note\">Means and deviations of columns: over rows before {until}.</p>");
+    }
     overview(&mut html, summary);
     html.push_str("</section>\n");
     for table in &summary.tables {
