@@ -55,7 +55,7 @@ def test_options_of_the_page_are_the_defaults(shop: _headwater.Database) -> None
         name for row in re.findall(r"^\| (`[^|]*`) \| ", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     ]
     assert names == list(options)
-    defaults = ["train", None, 32, 1024, None, 16, "uniform", None, False, "all", False, None, None, True]
+    defaults = ["train", None, 32, 1024, None, 16, "uniform", None, False, "all", False, None, None, None, True]
     defaults += [0, 0, 0, 0, 0, "similar", 0.5, 128, 8, True, 0, 0, 1, 0, 2]
     assert list(options.values())[1:] == [[], None, *defaults]
 
