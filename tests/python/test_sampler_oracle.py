@@ -84,7 +84,14 @@ def _compare(database: _headwater.Database, oracle: OracleDatabase, tasks: list[
 
 
 @pytest.mark.parametrize("options", [*_VARIANTS, {"num_neighbors": {"*": [20, 2], "results.driverId": 5}}])
-@pytest.mark.parametrize("task", ["driver-position", "driver-dnf", "driver-top3"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "driver-dnf",
+        pytest.param("driver-position", marks=pytest.mark.slow),
+        pytest.param("driver-top3", marks=pytest.mark.slow),
+    ],
+)
 def test_rel_f1(rel_f1_pair: tuple[_headwater.Database, OracleDatabase], task: str, options: dict[str, Any]) -> None:
     _compare(*rel_f1_pair, [task], **options)
 
