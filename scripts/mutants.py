@@ -77,6 +77,9 @@ VISIBILITY = _mutants(
     ("a row after the seed's time is not seen", "        «time <= self.limit»\n", "true"),
     ("the end of time has no look-back window", "lookback.filter(|_| «seed_time != END_OF_TIME»)", "true"),
     ("the look-back window begins at seed_time - lookback", "seed_time.saturating_sub(«lookback»)", "lookback - 1"),
+    ("a lag moves the limit back", "self.limit.min(«self.seed_time.saturating_sub(lag)»)", "i64::MAX"),
+    ("the end of time has no lag", "let is_timeless = «self.seed_time == END_OF_TIME»;", "false"),
+    ("every context has a lag of its own", "hash(Domain::Lag, &[«self.random_state(rng_seed, seed)»])", "rng_seed"),
     (
         "a child at the window's very start is seen",
         "let skip = first_not(end, |at| «time(at) < self.oldest»)",
