@@ -255,7 +255,7 @@ EXAMPLES = _mutants(
     ("recent examples have visible labels", "&& «asked.shows_label(seed as usize)» && is_open", "true"),
     ("an example comes once", "if «!self.chosen.contains(&seed)» && asked", "true"),
     ("labels of later splits are no examples", "&& «seeds.splits[seed as usize] <= last_split»;", "true"),
-    ("a removed target has no examples", "|| «asked.plan.target.is_some_and(|target| target.is_removed)» {", "false"),
+    ("a removed target has no examples", "|| «plan.target.is_some_and(|target| target.is_removed)» {", "false"),
     ("the latest label of an entity is its example", "latest.find(|&seed| «asked.shows_label(seed as usize)»)", "true"),
     ("an example sees what its own seed sees", "*asked = «whole.as_example(seed, examples.config)»;", "whole"),
     ("each example has draws of its own", "&[examples.state, «next as u64 - 1»]", "0"),
